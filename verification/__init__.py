@@ -1,0 +1,1 @@
+"""The proof: tests that judge a server, from outside and from inside."""

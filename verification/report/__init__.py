@@ -1,0 +1,1 @@
+"""What the tests found, told per control and host."""

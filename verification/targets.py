@@ -1,0 +1,157 @@
+"""What a host under test is called, where it is reached, and what its inventory says of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from ansible.cli import CLI
+from ansible.constants import DEFAULT_VAULT_IDENTITY_LIST
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader, init_plugin_loader
+from ansible.template import Templar, trust_as_template
+from ansible.vars.manager import VariableManager
+
+from .probes import tls, xmpp
+
+KIT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class VirtualHost:
+    """One XMPP domain and the names that belong to it, as the filter `virtual_hosts` makes them."""
+
+    domain: str
+    muc: str | None
+    upload: str | None
+    web: str
+    names: tuple[str, ...]
+
+
+class Variables(Mapping[str, Any]):
+    """A host's inventory variables over the roles' defaults, rendered when they are asked for."""
+
+    def __init__(self, raw: Mapping[str, Any], loader: DataLoader) -> None:
+        self._raw = raw
+        self._templar = Templar(loader, variables=dict(raw))
+
+    def __getitem__(self, name: str) -> Any:
+        return self._templar.template(self._raw[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def render(self, expression: str) -> Any:
+        """The value of a Jinja expression, with Ansible's and the kit's filters."""
+        return self._templar.evaluate_expression(trust_as_template(expression))
+
+
+@dataclass(frozen=True)
+class Target:
+    """A host under test, as the outside sees it.
+
+    Attributes:
+        name: its name in the inventory.
+        address: where to connect: `verification_connect`, else `ansible_host`, else the name.
+        ports: standard port -> reachable port, from `verification_ports`.
+        ca_file: PEM file of the roots its certificates must lead to: `verification_ca_file`, else the system's.
+        variables: its variables (see Variables).
+    """
+
+    name: str
+    address: str
+    ports: Mapping[int, int]
+    ca_file: Path
+    variables: Variables
+
+    @functools.cached_property
+    def hosts(self) -> tuple[VirtualHost, ...]:
+        """Every virtual host, the primary first."""
+        entries = self.variables.render("xmpp_hosts | default([{'domain': xmpp_domain}]) | virtual_hosts")
+        return tuple(
+            VirtualHost(
+                entry["domain"], entry.get("muc"), entry.get("upload"), entry["web"], tuple(map(str, entry["names"]))
+            )
+            for entry in entries
+        )
+
+    @property
+    def domains(self) -> list[str]:
+        """The XMPP domains, the primary first."""
+        return [host.domain for host in self.hosts]
+
+    @property
+    def domain(self) -> str:
+        """The primary domain."""
+        return self.domains[0]
+
+    @property
+    def federates(self) -> bool:
+        """Whether it is meant to speak with other servers."""
+        return bool(self.variables.get("prosody_federation_enabled", True))
+
+    def port(self, standard: int) -> int:
+        """Where a standard port is reached from here."""
+        return self.ports.get(standard, standard)
+
+    def channel(self, standard: int, domain: str = "", sender: str = "") -> tls.Channel:
+        """A connection to an XMPP port on which the TLS handshake comes next (see xmpp.open_channel)."""
+        return xmpp.open_channel(
+            self.address, self.port(standard), domain or self.domain, standard_port=standard, sender=sender
+        )
+
+    def stream(
+        self, standard: int, domain: str = "", *, offer: tls.Offer | None = None, sender: str = ""
+    ) -> tuple[xmpp.Stream, ET.Element]:
+        """An encrypted stream on an XMPP port and its features (see xmpp.connect)."""
+        return xmpp.connect(
+            self.address, self.port(standard), domain or self.domain, standard_port=standard, offer=offer, sender=sender
+        )
+
+
+def load(inventory: str, name: str) -> Target:
+    """The host `name` of an Ansible inventory.
+
+    Raises ansible.errors.AnsibleError for an inventory that cannot be read, KeyError for an unknown host.
+    """
+    loader, inventories, manager = _inventory(inventory)
+    host = inventories.get_host(name)
+    if host is None:
+        raise KeyError(name)
+    variables = Variables({**role_defaults(), **manager.get_vars(host=host)}, loader)
+    ca_file = variables.get("verification_ca_file")
+    return Target(
+        name=name,
+        address=str(variables.get("verification_connect") or variables.get("ansible_host") or name),
+        ports={int(standard): int(port) for standard, port in (variables.get("verification_ports") or {}).items()},
+        ca_file=Path(ca_file) if ca_file else tls.SYSTEM_TRUST,
+        variables=variables,
+    )
+
+
+@functools.cache
+def role_defaults() -> dict[str, Any]:
+    """The defaults of every role, as templates."""
+    loader = DataLoader()
+    defaults: dict[str, Any] = {}
+    for path in sorted(KIT.glob("roles/*/defaults/main.yml")):
+        defaults.update(loader.load_from_file(str(path), trusted_as_template=True) or {})
+    return defaults
+
+
+@functools.cache
+def _inventory(source: str) -> tuple[DataLoader, InventoryManager, VariableManager]:
+    init_plugin_loader()
+    filter_loader.add_directory(str(KIT / "plugins" / "filter"))
+    loader = DataLoader()
+    CLI.setup_vault_secrets(loader, DEFAULT_VAULT_IDENTITY_LIST, auto_prompt=False)
+    inventories = InventoryManager(loader, [source])
+    return loader, inventories, VariableManager(loader, inventories)
