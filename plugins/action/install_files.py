@@ -55,6 +55,7 @@ SPECIFICATION: dict[str, dict[str, tuple[Rule, Any]]] = {
         "content": (TEXT, None),
         "src": (NAME, None),
         "link": (NAME, None),
+        "from": (PATH, None),
         "vars": (VARIABLES, {}),
         "state": (_one_of("present", "absent"), "present"),
         "owner": (NAME, "root"),
@@ -89,7 +90,7 @@ SPECIFICATION: dict[str, dict[str, tuple[Rule, Any]]] = {
         "probe_timeout": (SECONDS, 30),
     },
 }
-SOURCES = ("template", "content", "src", "link")
+SOURCES = ("template", "content", "src", "link", "from")
 
 
 def validated(arguments: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -176,6 +177,8 @@ class ActionModule(ActionBase):
             yield {**sent, "kind": "absent"}
         elif file["link"] is not None:
             yield {**sent, "kind": "link", "content": file["link"]}
+        elif file["from"] is not None:
+            yield {**sent, "kind": "file", "from": file["from"]}
         elif file["content"] is not None:
             yield {**sent, "kind": "file", "content": file["content"]}
         elif file["template"] is not None:

@@ -19,7 +19,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterable, Iterator
 
@@ -404,8 +404,18 @@ class Transaction:
             return NOTHING
         if kind == LINK:
             return State(LINK, os.fsencode(entry["content"]))
+        if "from" in entry:
+            entry["content"] = self._copied(entry["from"])
         content = entry.get("content", "").encode("utf-8", "surrogateescape")
         return State(kind, content, entry["mode"], self._identity("owner", entry), self._identity("group", entry))
+
+    def _copied(self, path: str) -> str:
+        source = self.tree.state(path, follow=True)
+        if source.kind != FILE and not self.check:
+            raise Failure(f"{path} is to be copied, but on the host it is {source.kind}.")
+        if source.kind != FILE:
+            self.unprepared.append(path)
+        return source.content.decode("utf-8", "surrogateescape")
 
     def _identity(self, kind: str, entry: dict[str, Any]) -> int:
         name = entry[kind]
@@ -424,17 +434,17 @@ class Transaction:
 
     def _run_checks(self, changes: list[Change]) -> None:
         checks = [c for c in self.plan["checks"] if any(below(change.path, c["paths"]) for change in changes)]
-        if self.check:
-            ready = [c for c in checks if not self.unprepared and shutil.which(c["command"][0])]
-            self.skipped = [c["name"] for c in checks if c not in ready]
-            checks = ready
         if not checks:
             return
         with self._stage(changes, {path for check in checks for path in check["paths"]}) as stage:
             for check in checks:
-                outcome = run([word.replace("{stage}", stage) for word in check["command"]])
+                command = [word.replace("{stage}", stage) for word in check["command"]]
+                if self.check and (self.unprepared or not shutil.which(command[0])):
+                    self.skipped.append(check["name"])
+                    continue
+                outcome = run(command)
                 if outcome.status:
-                    report = self._censored(str(outcome)).replace(stage, "")
+                    report = self._censored(str(outcome)).replace(f"{stage}/", "/").replace(stage, "/")
                     raise Failure(f"Nothing was changed: the check '{check['name']}' refused the new files.\n{report}")
 
     @contextlib.contextmanager
@@ -476,10 +486,10 @@ class Transaction:
     ) -> None:
         attempted: dict[str, list[str]] = {}
         ran: list[dict[str, Any]] = []
+        if changes:
+            Backup(self._previous).write(changes)
+            self._mark(touched)
         try:
-            if changes:
-                Backup(self._previous).write(changes)
-                self._mark(touched)
             for change in changes:
                 self.tree.put(change.path, change.after)
             for command in self.plan["commands"]:
@@ -644,9 +654,12 @@ class Backup:
         tree = Tree(str(fresh), durable=True)
         manifest = []
         for change in changes:
-            manifest.append({**asdict(replace(change.before, content=b"")), "path": change.path})
-            if change.before.kind in (FILE, LINK):
-                tree.put(f"files{change.path}", change.before)
+            before = change.before
+            manifest.append(
+                {"path": change.path, **{key: getattr(before, key) for key in ("kind", "mode", "uid", "gid")}}
+            )
+            if before.kind in (FILE, LINK):
+                tree.put(f"files{change.path}", before)
         text = json.dumps(manifest, indent=1).encode()
         tree.put("manifest.json", State(FILE, text, 0o600, os.getuid(), os.getgid()))
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -36,7 +36,8 @@ options:
       template:
         description:
           - Template in the role's search path, rendered as M(ansible.builtin.template) does (C(trim_blocks) on).
-          - Exactly one of O(files[].template), O(files[].content), O(files[].src) and O(files[].link) is needed,
+          - Exactly one of O(files[].template), O(files[].content), O(files[].src),
+            O(files[].link) and O(files[].from) is needed,
             unless O(files[].state=absent).
         type: str
       content:
@@ -50,6 +51,9 @@ options:
       link:
         description: Target of a symbolic link.
         type: str
+      from:
+        description: Absolute path of a file on the host itself, to copy.
+        type: path
       vars:
         description: Variables for O(files[].template), over those of the task.
         type: dict
