@@ -1,0 +1,272 @@
+"""What the value of a variable may mean.
+
+To give a variable a meaning, add it to `MEANINGS`. A meaning is a function of the value, which already has the declared
+shape: it raises `ValueError` with what is wanted, or yields findings `(where below the value, what is there, what is
+wanted)`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from plugins.filter import xmpp
+
+__all__ = ["MEANINGS", "PLACEHOLDER", "Finding", "Meaning", "findings", "secret"]
+
+Finding = tuple[str, Any, str]
+Meaning = Callable[[Any], "Iterator[Finding] | None"]
+
+PLACEHOLDER = re.compile(
+    r"<.*>|x{3,}|\*{3,}|\.{3}|(please[ _-]?)?(change|replace|fill)[ _-]?(me|this|it|in)?!?|todo|tbd|fixme|placeholder"
+    r"|example|sample|default|none|null|test|admin|root|1234\d*"
+    r"|((your|my|super|top|the|a)[ _-]?)*(password|passphrase|secret|token|key)[ _-]?(here|1|123)?",
+    re.IGNORECASE,
+)
+CONTACT_KINDS = ("abuse", "admin", "feedback", "sales", "security", "status", "support")
+
+
+def findings(meaning: Meaning, value: Any) -> Iterator[Finding]:
+    """Yield what `meaning` finds wrong with `value`."""
+    try:
+        yield from meaning(value) or ()
+    except ValueError as error:
+        yield "", value, str(error)
+
+
+def each(meaning: Meaning) -> Meaning:
+    """Every entry of a list."""
+
+    def check(value: Any) -> Iterator[Finding]:
+        for index, entry in enumerate(value):
+            for where, got, wanted in findings(meaning, entry):
+                yield f"[{index}]{where}", got, wanted
+
+    return check
+
+
+def keys(**meanings: Meaning) -> Meaning:
+    """The keys of a mapping that are there."""
+
+    def check(value: Any) -> Iterator[Finding]:
+        for key in meanings.keys() & value.keys():
+            for where, got, wanted in findings(meanings[key], value[key]):
+                yield f".{key}{where}", got, wanted
+
+    return check
+
+
+def then(first: Meaning, second: Meaning) -> Meaning:
+    """The second meaning, if the first finds nothing."""
+
+    def check(value: Any) -> Iterator[Finding]:
+        found = list(findings(first, value))
+        yield from found or findings(second, value)
+
+    return check
+
+
+def domain(value: Any) -> None:
+    """A DNS name."""
+    xmpp.domain_name(value)
+
+
+def domain_or_none(value: Any) -> None:
+    """A DNS name, or `false`."""
+    if value is not False:
+        xmpp.domain_name(value)
+
+
+def address(value: Any) -> None:
+    """A bare JID."""
+    xmpp.bare_jid(value)
+
+
+def distinct_hosts(value: Any) -> None:
+    """The entries of `xmpp_hosts` together: no name is used twice."""
+    xmpp.virtual_hosts(value)
+
+
+def completed_hosts(value: Any) -> None:
+    """What the filter `virtual_hosts` returns."""
+    entries = [{key: entry[key] for key in entry if key != "names"} for entry in value]
+    for entry in entries:
+        entry.update({key: False for key in ("muc", "upload") if entry.get(key, False) is None})
+    if not entries or xmpp.virtual_hosts(entries) != value:
+        raise ValueError("a list as the filter virtual_hosts returns it is wanted; better set xmpp_hosts")
+
+
+def between(lowest: int, highest: int, unit: str = "") -> Meaning:
+    """A number within bounds."""
+
+    def check(value: Any) -> None:
+        if not lowest <= value <= highest:
+            raise ValueError(f"a number from {lowest} to {highest}{unit and ' ' + unit} is wanted")
+
+    return check
+
+
+def port(value: Any) -> None:
+    """A port number."""
+    if not 1 <= value <= 65535:
+        raise ValueError("a port from 1 to 65535 is wanted")
+
+
+def ports(value: Any) -> None:
+    """A port or a range of ports, such as `8443` or `49152-65535`."""
+    match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", str(value))
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= first <= last <= 65535:
+        raise ValueError("a port from 1 to 65535 or a range such as 49152-65535 is wanted")
+
+
+def network(value: Any) -> None:
+    """An IPv4 or IPv6 network in CIDR notation, or one address."""
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        try:
+            nearest = f"; did you mean {ipaddress.ip_network(value, strict=False)}?"
+        except ValueError:
+            nearest = ""
+        raise ValueError(f"a network such as 192.0.2.0/24 or 2001:db8::/32 is wanted{nearest}") from None
+
+
+def duration(value: Any) -> None:
+    """A period as Prosody reads it (util.human.io): a bare `m` is a month there, so units are written out."""
+    if not re.fullmatch(r"[1-9]\d* (second|minute|hour|day|week|month|year)s?", str(value)):
+        raise ValueError("a period such as 10 minutes, 4 weeks or 1 year is wanted")
+
+
+def duration_or_never(value: Any) -> None:
+    """A period, or `never`."""
+    if value != "never":
+        try:
+            duration(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, or never") from None
+
+
+def rate(value: Any) -> None:
+    """Bytes a second as Prosody's mod_limits reads them; it falls back to a default on anything else."""
+    if not re.fullmatch(r"[1-9]\d* ?[kmg]?b/s", str(value), re.IGNORECASE):
+        raise ValueError("a rate such as 50kb/s is wanted")
+
+
+def memory(value: Any) -> None:
+    """A size as systemd's `MemoryMax=` reads it."""
+    if not re.fullmatch(r"[1-9]\d*[KMGT]?|([1-9]\d?|100)%|infinity", str(value)):
+        raise ValueError("a size such as 512M or 2G, a share such as 70%, or infinity is wanted")
+
+
+def email(value: Any) -> None:
+    """A mail address (RFC 5321), in ASCII."""
+    local, _, name = str(value).rpartition("@")
+    if not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}", local):
+        raise ValueError("a mail address such as admin@example.org is wanted")
+    domain(name)
+
+
+def contact(value: Any) -> None:
+    """A contact address as XEP-0157 publishes it."""
+    scheme, _, rest = str(value).partition(":")
+    if scheme == "mailto":
+        email(rest.partition("?")[0])
+    elif scheme == "xmpp":
+        target = rest.partition("?")[0]
+        (address if "@" in target else domain)(target)
+    elif scheme == "https":
+        if not re.fullmatch(r"//[^\s/]+(/\S*)?", rest):
+            raise ValueError("a URL such as https://example.org/contact is wanted")
+    else:
+        raise ValueError("a URI that begins with xmpp:, mailto: or https: is wanted")
+
+
+def contacts(value: Mapping[str, Any]) -> Iterator[Finding]:
+    """Lists of contact addresses by kind (XEP-0157)."""
+    for kind, uris in value.items():
+        if kind not in CONTACT_KINDS:
+            yield f".{kind}", uris, f"the kind of contact must be one of {', '.join(CONTACT_KINDS)}"
+        elif not isinstance(uris, list):
+            yield f".{kind}", uris, "a list of URIs is wanted"
+        else:
+            for where, got, wanted in findings(each(contact), uris):
+                yield f".{kind}{where}", got, wanted
+
+
+def module_name(value: Any) -> None:
+    """A Prosody module; its providers of authentication and storage are chosen by other options."""
+    if not re.fullmatch(r"[a-z0-9_]+", value):
+        raise ValueError("the name of a Prosody module such as server_contact_info is wanted, without mod_ and .lua")
+    if value.startswith(("mod_", "auth_", "storage_")):
+        raise ValueError("a plain module is wanted, without mod_, and no provider of authentication or storage")
+
+
+def fragment(value: Any) -> None:
+    """The name of a template for /etc/prosody/conf.d."""
+    if not value.endswith((".cfg.lua", ".cfg.lua.j2")):
+        raise ValueError("a template whose name ends in .cfg.lua or .cfg.lua.j2 is wanted")
+
+
+def certificate_files(value: Mapping[str, Any]) -> Iterator[Finding]:
+    """Paths of a certificate and its key by domain."""
+    for name, files in value.items():
+        for where, got, wanted in findings(domain, name):
+            yield f".{name}{where}", got, wanted
+        if not isinstance(files, Mapping) or set(files) != {"certificate", "key"}:
+            yield f".{name}", files, "two paths are wanted, certificate and key"
+        else:
+            for key, path in files.items():
+                if not isinstance(path, str) or not path:
+                    yield f".{name}.{key}", path, "the path of a PEM file on the control node is wanted"
+
+
+def secret(value: Any) -> None:
+    """Something that nobody can guess; applied to every variable that looks like a secret."""
+    text = str(value).strip()
+    if not text or PLACEHOLDER.fullmatch(text):
+        raise ValueError("a secret of your own is wanted, not a placeholder (openssl rand -base64 24 makes one)")
+
+
+MEANINGS: dict[str, Meaning] = {
+    "xmpp_domain": domain,
+    "xmpp_hosts": then(
+        each(keys(domain=domain, muc=domain_or_none, upload=domain_or_none, web=domain)), distinct_hosts
+    ),
+    "xmpp_admins": each(address),
+    "certificates_hosts": completed_hosts,
+    "certificates_own_ca_days": between(7, 825, "days"),
+    "certificates_provided": certificate_files,
+    "firewall_confirm_seconds": between(10, 3600, "seconds"),
+    "firewall_open_ports": each(keys(port=ports, sources=each(network))),
+    "firewall_ssh_port": port,
+    "firewall_ssh_sources": each(network),
+    "prosody_admins": each(address),
+    "prosody_archive_expires_after": duration_or_never,
+    "prosody_c2s_rate": rate,
+    "prosody_c2s_stanza_size": between(10_000, 10_000_000, "bytes (RFC 6120 section 13.12)"),
+    "prosody_contacts": contacts,
+    "prosody_extra_modules": each(module_name),
+    "prosody_fragments": each(fragment),
+    "prosody_hosts": completed_hosts,
+    "prosody_invitation_expires_after": duration,
+    "prosody_login_account_attempts": between(1, 1000),
+    "prosody_login_address_attempts": between(1, 100_000),
+    "prosody_login_period": duration,
+    "prosody_memory_max": memory,
+    "prosody_open_files": between(1024, 1_048_576),
+    "prosody_password_length": between(8, 128, "characters"),
+    "prosody_resume_period": duration,
+    "prosody_room_archive_expires_after": duration_or_never,
+    "prosody_s2s_rate": rate,
+    "prosody_s2s_stanza_size": between(10_000, 100_000_000, "bytes (RFC 6120 section 13.12)"),
+    "prosody_sessions_per_account": between(1, 10_000),
+    "prosody_stanza_elements": between(100, 1_000_000),
+    "prosody_tombstones_expire_after": duration_or_never,
+    "prosody_upload_daily_quota": between(1, 2**50, "bytes"),
+    "prosody_upload_expires_after": duration,
+    "prosody_upload_global_quota": between(1, 2**50, "bytes"),
+    "prosody_upload_size_limit": between(1, 2**40, "bytes"),
+}

@@ -1,0 +1,248 @@
+"""What must hold between variables, facts and files.
+
+A rule is a function that yields problems; its docstring says what it asks for. `@rule` names the variables it reads,
+and it runs when each of them is declared and sound in itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plugins.preflight.certificates import certificate_faults, key_faults
+from plugins.preflight.deployment import Deployment, Problem, problem
+
+__all__ = ["RULES", "Rule"]
+
+Check = Callable[[Deployment], Iterator[Problem]]
+
+KIT_PORTS = {
+    80: "HTTP",
+    443: "HTTPS",
+    5222: "XMPP clients",
+    5223: "XMPP clients over TLS",
+    5269: "XMPP servers",
+    5270: "XMPP servers over TLS",
+}
+FEDERATION_PORTS = (5269, 5270)
+LOOPBACK_PORTS = {5280: "Prosody's HTTP", 5281: "Prosody's HTTPS", 5582: "Prosody's telnet console"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A check and the variables it reads."""
+
+    check: Check
+    reads: tuple[str, ...]
+
+
+RULES: list[Rule] = []
+
+
+def rule(*reads: str) -> Callable[[Check], Check]:
+    """Register a check that reads the variables `reads`."""
+
+    def register(check: Check) -> Check:
+        RULES.append(Rule(check, reads))
+        return check
+
+    return register
+
+
+@rule()
+def platform(deployment: Deployment) -> Iterator[Problem]:
+    """The host is Debian 13."""
+    facts = deployment.facts
+    name, release = facts.get("distribution"), str(facts.get("distribution_major_version", ""))
+    found = f"{name} {release}".strip()
+    if name is None:
+        yield Problem("ansible_facts.distribution", "missing", "the play must gather the fact before preflight runs")
+    elif name != "Debian":
+        yield Problem("ansible_facts.distribution", found, "a host with Debian 13 is wanted")
+    elif release == "12":
+        wanted = (
+            "Debian 13 is wanted; the Prosody 13 of Debian 12's backports lacks the fixes for CVE-2026-43504 to -43507 "
+            "(anyone can exhaust the server's memory)"
+        )
+        yield Problem("ansible_facts.distribution", found, wanted)
+    elif release != "13":
+        yield Problem("ansible_facts.distribution", found, "Debian 13 is wanted; no other release is tested")
+
+
+@rule()
+def service_manager(deployment: Deployment) -> Iterator[Problem]:
+    """The host runs systemd, whose sandbox and timers the roles use."""
+    manager = deployment.facts.get("service_mgr")
+    if manager != "systemd":
+        yield Problem("ansible_facts.service_mgr", str(manager or "missing"), "a host that runs systemd is wanted")
+
+
+@rule("xmpp_domain", "xmpp_hosts")
+def primary_domain_is_served(deployment: Deployment) -> Iterator[Problem]:
+    """`xmpp_hosts`, where given, has an entry for `xmpp_domain`."""
+    hosts = deployment.values.get("xmpp_hosts")
+    domain = deployment.values["xmpp_domain"]
+    if hosts and domain.lower() not in {host["domain"].lower() for host in hosts}:
+        yield problem("xmpp_domain", domain, "the domain of one of the entries of xmpp_hosts is wanted")
+
+
+@rule("prosody_admins", "prosody_hosts")
+def admins_are_local(deployment: Deployment) -> Iterator[Problem]:
+    """Every administrator has an account on a domain of this server."""
+    served = [host["domain"] for host in deployment.values["prosody_hosts"]]
+    variable = deployment.origin("prosody_admins")
+    for index, admin in enumerate(deployment.values["prosody_admins"]):
+        if admin.partition("@")[2].lower() not in served:
+            yield problem(f"{variable}[{index}]", admin, f"an address on {' or '.join(served)} is wanted")
+
+
+@rule("prosody_hosts", "certificates_hosts")
+def hosts_have_certificates(deployment: Deployment) -> Iterator[Problem]:
+    """Prosody serves no name for which no certificate is made."""
+    certified = {host["domain"]: set(host["names"]) for host in deployment.values["certificates_hosts"]}
+    for host in deployment.values["prosody_hosts"]:
+        missing = set(host["names"]) - certified.get(host["domain"], set())
+        if missing:
+            wanted = f"certificates_hosts must cover {', '.join(sorted(missing))} too; better set xmpp_hosts alone"
+            yield problem("prosody_hosts", host["domain"], wanted)
+
+
+@rule("firewall_ssh_sources")
+def operator_may_come_in(deployment: Deployment) -> Iterator[Problem]:
+    """At least one network may reach SSH."""
+    sources = deployment.values["firewall_ssh_sources"]
+    if not sources:
+        yield problem("firewall_ssh_sources", sources, "a network that may reach SSH is wanted, or nobody could log in")
+
+
+@rule("firewall_ssh_port")
+def ssh_has_its_own_port(deployment: Deployment) -> Iterator[Problem]:
+    """SSH does not listen where the kit's services do."""
+    port = deployment.values["firewall_ssh_port"]
+    service = (KIT_PORTS | LOOPBACK_PORTS).get(port)
+    if service:
+        yield problem("firewall_ssh_port", port, f"another port is wanted, this one is for {service}")
+
+
+@rule("firewall_open_ports", "firewall_ssh_port", "prosody_federation_enabled")
+def opened_ports_are_for_others(deployment: Deployment) -> Iterator[Problem]:
+    """The operator opens no port that the kit opens itself with limits, or keeps closed on purpose."""
+    values = deployment.values
+    reasons = {port: f"a role of the kit opens it, with its limits, for {use}" for port, use in KIT_PORTS.items()}
+    reasons |= {port: f"it must stay closed, {use} is for this host alone" for port, use in LOOPBACK_PORTS.items()}
+    reasons[values["firewall_ssh_port"]] = "SSH is opened by firewall_ssh_sources"
+    if not values["prosody_federation_enabled"]:
+        closed = "it must stay closed, xmpp_federation_enabled is false"
+        reasons |= dict.fromkeys(FEDERATION_PORTS, closed)
+    for index, entry in enumerate(values["firewall_open_ports"]):
+        first, _, last = str(entry["port"]).partition("-")
+        for port, reason in reasons.items():
+            if entry.get("protocol", "tcp") == "tcp" and int(first) <= port <= int(last or first):
+                yield problem(f"firewall_open_ports[{index}].port", entry["port"], f"port {port} clashes; {reason}")
+
+
+@rule("prosody_upload_size_limit", "prosody_upload_daily_quota")
+def a_file_fits_the_daily_quota(deployment: Deployment) -> Iterator[Problem]:
+    """The largest file can be uploaded within a day's quota."""
+    yield from _not_above(deployment, "prosody_upload_size_limit", "prosody_upload_daily_quota")
+
+
+@rule("prosody_upload_daily_quota", "prosody_upload_global_quota")
+def a_daily_quota_fits_the_disk_quota(deployment: Deployment) -> Iterator[Problem]:
+    """One account cannot be promised more than there is for all."""
+    yield from _not_above(deployment, "prosody_upload_daily_quota", "prosody_upload_global_quota")
+
+
+@rule("prosody_login_account_attempts", "prosody_login_address_attempts")
+def an_address_holds_several_accounts(deployment: Deployment) -> Iterator[Problem]:
+    """The limit for an address is not below the one for a single account on it."""
+    yield from _not_above(deployment, "prosody_login_account_attempts", "prosody_login_address_attempts")
+
+
+def _not_above(deployment: Deployment, lower: str, upper: str) -> Iterator[Problem]:
+    low, high = deployment.values[lower], deployment.values[upper]
+    if low > high:
+        yield problem(lower, low, f"at most {upper} is wanted, which is {high}")
+
+
+@rule("prosody_fragments")
+def fragments_have_names_of_their_own(deployment: Deployment) -> Iterator[Problem]:
+    """Each fragment exists and has a file name of its own on the host."""
+    seen: dict[str, str] = {}
+    for index, name in enumerate(deployment.values["prosody_fragments"]):
+        variable = f"prosody_fragments[{index}]"
+        target = Path(name).name.removesuffix(".j2")
+        if target in seen:
+            yield problem(variable, name, f"a file name of its own is wanted, {seen[target]} has the same")
+        seen[target] = name
+        if not deployment.find("templates", deployment.role("prosody"), name):
+            yield problem(variable, name, "a template on the control node is wanted, no such file was found")
+
+
+@rule()
+def templates_exist(deployment: Deployment) -> Iterator[Problem]:
+    """Every `<role>_..._template` that the operator set is a file on the control node."""
+    for role in deployment.roles:
+        for variable in role.options:
+            name = deployment.values.get(variable)
+            chosen = variable.endswith("_template") and deployment.is_chosen(variable)
+            if chosen and isinstance(name, str) and not deployment.find("templates", role, name):
+                yield problem(variable, name, "a template on the control node is wanted, no such file was found")
+
+
+@rule("certificates_provider", "certificates_ca_directory")
+def own_ca_can_be_kept(deployment: Deployment) -> Iterator[Problem]:
+    """The directory of the own CA can be written, or made, by whoever runs Ansible."""
+    if deployment.values["certificates_provider"] != "own_ca":
+        return
+    directory = Path(deployment.values["certificates_ca_directory"]).expanduser()
+    nearest = next(path for path in (directory, *directory.parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        wanted = f"a directory on the control node that can be written is wanted, {nearest} cannot"
+        yield problem("certificates_ca_directory", str(directory), wanted)
+
+
+@rule("certificates_provider", "certificates_provided", "certificates_hosts")
+def provided_certificates_are_fit(deployment: Deployment) -> Iterator[Problem]:
+    """Every virtual host has a valid certificate for all its names, and the key that belongs to it."""
+    if deployment.values["certificates_provider"] != "provided":
+        return
+    provided = deployment.values["certificates_provided"]
+    names = {host["domain"]: host["names"] for host in deployment.values["certificates_hosts"]}
+    for domain in names:
+        if domain not in provided:
+            yield Problem(
+                f"certificates_provided.{domain}", "missing", "the paths of its certificate and key are wanted"
+            )
+    for domain, files in provided.items():
+        if domain not in names:
+            wanted = f"a domain of this server is wanted: {', '.join(names)}"
+            yield problem(f"certificates_provided.{domain}", files, wanted)
+        else:
+            yield from _pair_problems(deployment, domain, names[domain], files)
+
+
+def _pair_problems(
+    deployment: Deployment, domain: str, names: list[str], files: Mapping[str, Any]
+) -> Iterator[Problem]:
+    contents = {}
+    for kind in ("certificate", "key"):
+        path = deployment.find("files", deployment.role("certificates"), files[kind])
+        variable = f"certificates_provided.{domain}.{kind}"
+        try:
+            contents[kind] = deployment.read(path) if path else None
+        except OSError as error:
+            yield problem(variable, files[kind], f"a readable file on the control node is wanted: {error.strerror}")
+            continue
+        if not path:
+            yield problem(variable, files[kind], "a file on the control node is wanted, no such file was found")
+    certificate, key = contents.get("certificate"), contents.get("key")
+    if certificate is not None:
+        for fault, wanted in certificate_faults(certificate, names):
+            yield Problem(f"certificates_provided.{domain}.certificate", f"{files['certificate']}, {fault}", wanted)
+    if certificate is not None and key is not None:
+        for fault, wanted in key_faults(key, certificate):
+            yield Problem(f"certificates_provided.{domain}.key", f"{files['key']}, {fault}", wanted)
