@@ -1,0 +1,4 @@
+-- Prosody 13 runs on Lua 5.4 and gives each module its own `module`.
+std = "lua54"
+max_line_length = 120
+files["roles/prosody/files/modules"] = { globals = { "module", "prosody" } }
