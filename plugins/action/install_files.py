@@ -6,11 +6,12 @@ import base64
 import json
 import os
 import re
+import time
 import zlib
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
-from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.template import generate_ansible_template_vars, trust_as_template
 
@@ -90,14 +91,19 @@ SPECIFICATION: dict[str, dict[str, tuple[Rule, Any]]] = {
         "probe_timeout": (SECONDS, 30),
     },
 }
+CONFIRM = "confirm_seconds"
+UNDO_TIME = 30  # seconds that the host may need to undo what was not confirmed
 SOURCES = ("template", "content", "src", "link", "from")
 
 
-def validated(arguments: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def validated(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the task's arguments with every default filled in. Raises AnsibleActionFail on wrong input."""
-    if unknown := sorted(set(arguments) - set(SPECIFICATION)):
-        raise AnsibleActionFail(f"{unknown[0]}: unknown; install_files takes {', '.join(SPECIFICATION)}")
-    plan = {name: list(_entries(name, arguments.get(name) or [])) for name in SPECIFICATION}
+    if unknown := sorted(set(arguments) - {*SPECIFICATION, CONFIRM}):
+        raise AnsibleActionFail(f"{unknown[0]}: unknown; install_files takes {', '.join([*SPECIFICATION, CONFIRM])}")
+    plan: dict[str, Any] = {name: list(_entries(name, arguments.get(name) or [])) for name in SPECIFICATION}
+    plan[CONFIRM] = arguments.get(CONFIRM)
+    if plan[CONFIRM] is not None and not SECONDS[0](plan[CONFIRM]):
+        raise AnsibleActionFail(f"{CONFIRM}: got {plan[CONFIRM]!r}, want {SECONDS[1]}")
     for file, where in zip(plan["files"], _places("files", plan["files"])):
         sources = [source for source in SOURCES if file[source] is not None]
         if file["state"] == "present" and len(sources) != 1:
@@ -151,7 +157,7 @@ class ActionModule(ActionBase):
         """Return the module's result, without the invocation, which holds the files' contents."""
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
-        plan: dict[str, Any] = validated(self._task.args)
+        plan = validated(self._task.args)
         plan["files"] = [sent for file in plan["files"] for sent in self._resolved(file, task_vars)]
         for entry in plan["directories"]:
             entry["mode"] = int(entry["mode"], 8)
@@ -163,11 +169,37 @@ class ActionModule(ActionBase):
         # One opaque string: the module declares it no_log, and Ansible then censors this string in the output,
         # not every word that happens to occur in a plan.
         payload = base64.b64encode(zlib.compress(json.dumps(plan).encode())).decode()
-        result = self._execute_module(
-            module_name="install_files", module_args={"payload": payload}, task_vars=task_vars
-        )
+        result = self._send({"payload": payload}, task_vars)
+        if result.pop("unconfirmed", False):
+            result.update(self._confirmation({"payload": payload, "confirm": True}, plan[CONFIRM], task_vars))
+        return result
+
+    def _send(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        result = self._execute_module(module_name="install_files", module_args=arguments, task_vars=task_vars)
         result.pop("invocation", None)
         return result
+
+    def _confirmation(self, arguments: dict[str, Any], seconds: float, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Confirm the change over a connection made after it: a shared one from before outlives what locks others out.
+
+        The attempts go on until the host has had its time to undo the change, so that the host itself says it has.
+        """
+        deadline = time.monotonic() + seconds + UNDO_TIME
+        trouble, pause = "", 1.0
+        while True:
+            try:
+                self._connection.reset()
+                answer = self._send(arguments, task_vars)
+            except AnsibleConnectionFailure as error:
+                trouble = str(error)
+                if time.monotonic() > deadline:
+                    return {"failed": True, "msg": f"The host cannot be reached since the change.\n{trouble}"}
+                time.sleep(pause)
+                pause = min(2 * pause, 8.0)
+            else:
+                if not answer.get("failed"):
+                    return {}
+                return {"failed": True, "changed": False, "msg": f"{answer['msg']}\n{trouble}".rstrip()}
 
     def _resolved(self, file: dict[str, Any], task_vars: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield what is sent for an entry: one file, link or absence, or every file of a tree."""

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import grp
 import hashlib
+import inspect
 import json
 import os
 import pwd
@@ -17,6 +18,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -264,6 +266,13 @@ class Systemd:
             run(["systemctl", "reset-failed", "--", name])  # else the start limit counts the attempts before
         return run(argv or ["systemctl", verb, "--", name], SERVICE_TIMEOUT)
 
+    def schedule(self, unit: str, seconds: float, argv: list[str]) -> Outcome:
+        """Have a program run in so many seconds, apart from this process and its session."""
+        return run([
+            "systemd-run", "--quiet", "--collect", f"--unit={unit}", f"--on-active={seconds:g}s",
+            "--timer-property=AccuracySec=100ms", "--", *argv,
+        ])  # fmt: skip
+
     def reload_units(self) -> Outcome:
         """Make systemd read its unit files again."""
         return run(["systemctl", "daemon-reload"], SERVICE_TIMEOUT)
@@ -292,8 +301,12 @@ class Host:
 class Transaction:
     """One call of install_files.
 
-    `plan` is what the action plugin sends: name, files, directories, checks, commands, services, all complete and
-    validated. With `check` nothing on the host is written, and what a fresh host still lacks is no failure.
+    `plan` is what the action plugin sends: name, files, directories, checks, commands, services, confirm_seconds, all
+    complete and validated. With `check` nothing on the host is written, and what a fresh host still lacks is no
+    failure.
+
+    With `confirm_seconds` a change stands only once `confirm` was called, by a process that could still reach the
+    host; otherwise a timer of systemd calls `undo`.
     """
 
     def __init__(self, plan: dict[str, Any], host: Host | None = None, check: bool = False, diff: bool = False) -> None:
@@ -303,11 +316,13 @@ class Transaction:
         self.diff = diff
         self.tree = Tree(self.host.root, durable=True)
         paths = sorted(entry["dest"] for entry in plan["files"])
+        self.confirm_seconds = plan.get("confirm_seconds")
         self.id = f"{plan['name']}-{hashlib.sha256(os.fsencode(chr(10).join(paths))).hexdigest()[:8]}"
         self.paths = {*paths, *(entry["path"] for entry in plan["directories"])}
         self.actions: list[str] = []
         self.skipped: list[str] = []
         self.unprepared: list[str] = []
+        self._interrupted: list[Path] = []
 
     def run(self) -> dict[str, Any]:
         """Bring the host to the plan and return the module's result. Raises Failure; then all is as before."""
@@ -331,7 +346,31 @@ class Transaction:
             "skipped_checks": self.skipped,
             "diff": [part for change in changes for part in describe(change)] if self.diff else [],
             "backup": str(self._previous) if changes and not self.check else "",
+            "unconfirmed": bool(changes and self.confirm_seconds and not self.check),
         }
+
+    def confirm(self) -> None:
+        """Let the change stand. Raises Failure if the host has undone it, or is about to."""
+        with self._lock():
+            timer = f"{self._undo_unit(self._pending)}.timer"
+            if not self._pending.exists() or not self.host.services.survey([timer])[timer].running:
+                raise Failure(
+                    f"No new connection reached the host within {self.confirm_seconds:g} seconds of the change, so the "
+                    f"host has undone it (journalctl -u {self._undo_unit(self._pending)})."
+                )
+            self._forget()
+
+    def undo(self, verbs: dict[str, list[str]], pids: dict[str, str]) -> str:
+        """Put everything back unless it was confirmed; return what could not be, one line or more.
+
+        `verbs` is what was to be done to the services, `pids` their main processes before that.
+        """
+        with self._lock():
+            if not self._pending.exists():
+                return ""
+            changes = [Change(path, NOTHING, NOTHING) for path in Backup(self._previous).paths()]
+            units = {name: Unit(pid=pid) for name, pid in pids.items()}
+            return self._roll_back(changes, units, verbs, self.plan["commands"])
 
     # --- what is there
 
@@ -371,7 +410,6 @@ class Transaction:
         Its services may run with either set of files, so its paths count as touched once more.
         """
         touched: set[str] = set()
-        self._interrupted = []
         for marker in sorted(self._pending.parent.glob("*")):
             paths = set(json.loads(marker.read_text()))
             if paths & self.paths:
@@ -489,14 +527,16 @@ class Transaction:
         if changes:
             Backup(self._previous).write(changes)
             self._mark(touched)
+        commands = [c for c in self.plan["commands"] if any(below(path, c["on"]) for path in touched)]
         try:
+            if changes and self.confirm_seconds:
+                self._arm(units, verbs, commands)
             for change in changes:
                 self.tree.put(change.path, change.after)
-            for command in self.plan["commands"]:
-                if any(below(path, command["on"]) for path in touched):
-                    ran.append(command)
-                    self._do(run(command["argv"]), f"The command '{command['argv'][0]}' failed.")
-                    self.actions.append(f"run {command['argv'][0]}")
+            for command in commands:
+                ran.append(command)
+                self._do(run(command["argv"]), f"The command '{command['argv'][0]}' failed.")
+                self.actions.append(f"run {command['argv'][0]}")
             if any(below(path, UNIT_DIRECTORIES) for path in touched):
                 self._do(self.host.services.reload_units(), "systemd does not accept the new unit files.")
             for service in self.plan["services"]:
@@ -511,7 +551,28 @@ class Transaction:
             if trouble:
                 verdict = f"Putting everything back did not go through:\n{trouble}"
             raise Failure(f"{self._censored(reason)}\n{verdict}") from error
-        self._forget()
+        if not (changes and self.confirm_seconds):
+            self._forget()
+
+    def _arm(self, units: dict[str, Unit], verbs: dict[str, list[str]], commands: list[dict[str, Any]]) -> None:
+        """Have systemd run a copy of this file that undoes the transaction, with what it needs to know beside it."""
+        files = [{"dest": entry["dest"], "secret": False} for entry in self.plan["files"]]
+        record = {
+            "plan": {**self.plan, "files": files, "checks": [], "commands": commands},
+            "verbs": verbs,
+            "pids": {name: unit.pid for name, unit in units.items()},
+        }
+        source = inspect.getsource(sys.modules[__name__])
+        for name, text in (("undo.json", json.dumps(record)), ("undo.py", source)):
+            state = State(FILE, text.encode(), 0o600, os.getuid(), os.getgid())
+            Tree(str(self._previous), durable=True).put(name, state)
+        argv = [sys.executable, str(self._previous / "undo.py")]
+        outcome = self.host.services.schedule(self._undo_unit(self._previous), self.confirm_seconds, argv)
+        self._do(outcome, "systemd does not take the order to undo the change.")
+
+    @staticmethod
+    def _undo_unit(path: Path) -> str:
+        return f"portcullis-undo-{path.name}"
 
     def _mark(self, touched: set[str]) -> None:
         pending = self._pending.parent
@@ -525,6 +586,8 @@ class Transaction:
         for marker in {*self._interrupted, self._pending}:
             with contextlib.suppress(FileNotFoundError):
                 marker.unlink()
+            if (self._previous.with_name(marker.name) / "undo.json").exists():
+                self.host.services.act("stop", f"{self._undo_unit(marker)}.timer")
         for backup in self._previous.parent.glob("*"):
             if backup != self._previous and Backup(backup).paths() & self.paths:
                 shutil.rmtree(backup)
@@ -729,3 +792,15 @@ def _name(lookup: Any, number: int) -> str:
         return str(lookup(number)[0])
     except KeyError:
         return str(number)
+
+
+def main() -> int:
+    """Undo the transaction beside whose files a copy of this one lies: what systemd runs if nobody confirms it."""
+    record = json.loads(Path(__file__).with_name("undo.json").read_text())
+    trouble = Transaction(record["plan"]).undo(record["verbs"], record["pids"])
+    print(trouble or "Nobody confirmed the change: everything is as it was before.")
+    return 1 if trouble else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import zlib
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.file_transaction import Failure, Transaction
@@ -181,6 +182,13 @@ options:
         description: Seconds that the probe may take to succeed.
         type: float
         default: 30
+  confirm_seconds:
+    description:
+      - For changes that could cut the host off, such as a firewall's. Before anything is swapped, a timer of systemd is
+        set on the host that puts everything back after so many seconds. Once the change is made, the control node opens
+        a new connection to the host, and only over that one the timer is stopped.
+      - If none comes through in time, the task fails and the host is as it was before.
+    type: float
 attributes:
   check_mode:
     description: Reports all that would change and writes nothing. Runs the checks on a stage in C(/tmp), but leaves out
@@ -259,12 +267,21 @@ backup:
 
 def main() -> None:
     """Run the plan that the action plugin has made."""
-    module = AnsibleModule({"payload": {"type": "str", "required": True, "no_log": True}}, supports_check_mode=True)
+    specification = {
+        "payload": {"type": "str", "required": True, "no_log": True},
+        "confirm": {"type": "bool", "default": False},
+    }
+    module = AnsibleModule(specification, supports_check_mode=True)
     if os.geteuid() != 0:
         module.fail_json(msg="install_files changes the system: it needs root (become: true)")
     plan = json.loads(zlib.decompress(base64.b64decode(module.params["payload"])))
+    transaction = Transaction(plan, check=module.check_mode, diff=module._diff)
+    result: dict[str, Any] = {}
     try:
-        result = Transaction(plan, check=module.check_mode, diff=module._diff).run()
+        if module.params["confirm"]:
+            transaction.confirm()
+        else:
+            result = transaction.run()
     except Failure as failure:
         module.fail_json(msg=str(failure))
     module.exit_json(**result)
