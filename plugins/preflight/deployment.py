@@ -87,8 +87,8 @@ class Deployment:
         return value is not missing and value != self.defaults.get(variable, missing)
 
     def origin(self, variable: str) -> str:
-        """Return the variable that the operator would change: a shared one where the role's own just follows it."""
+        """Return the variable that the operator would change: another one where the default just follows it."""
         if self.is_chosen(variable):
             return variable
-        shared = re.findall(r"\bxmpp_\w+", str(self.defaults.get(variable, "")))
-        return next((name for name in shared if self.is_chosen(name)), variable)
+        followed = re.findall(r"\w+", str(self.defaults.get(variable, "")))
+        return next((name for name in followed if name in self.options and self.is_chosen(name)), variable)

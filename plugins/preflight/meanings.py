@@ -155,6 +155,49 @@ def rate(value: Any) -> None:
         raise ValueError("a rate such as 50kb/s is wanted")
 
 
+def size(value: Any) -> None:
+    """A size as journald's `SystemMaxUse=` reads it."""
+    if not re.fullmatch(r"[1-9]\d*[KMGT]?", str(value)):
+        raise ValueError("a size such as 512M or 2G is wanted")
+
+
+def time_span(value: Any) -> None:
+    """A time span as systemd reads it (systemd.time(7))."""
+    units = "s|sec|seconds?|m|min|minutes?|h|hr|hours?|d|days?|w|weeks?|M|months?|y|years?"
+    if not re.fullmatch(rf"\d+ ?({units})?( ?\d+ ?({units}))*", str(value)):
+        raise ValueError("a time span such as 14day or 2 weeks is wanted")
+
+
+def time_of_day(value: Any) -> None:
+    """A time of the day."""
+    if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", str(value)):
+        raise ValueError('a time such as "04:00" is wanted, in quotes')
+
+
+def time_server(value: Any) -> None:
+    """A name or an address."""
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        domain(value)
+
+
+def listen_address(value: Any) -> None:
+    """An address as nginx writes it, IPv6 in brackets."""
+    match = re.fullmatch(r"\[(.+)\]|([\d.]+)", value)
+    try:
+        (ipaddress.IPv6Address if match and match[1] else ipaddress.IPv4Address)(match and (match[1] or match[2]))
+    except ValueError:
+        raise ValueError('an address such as 192.0.2.1 or "[2001:db8::1]" is wanted') from None
+
+
+def update_origin(value: Any) -> None:
+    """A pattern of Unattended-Upgrade::Origins-Pattern."""
+    keys_known = "origin|codename|label|suite|archive|component|site|[oclnauts]"
+    if not re.fullmatch(rf"({keys_known})=[^,=\s]+(,({keys_known})=[^,=\s]+)*", value):
+        raise ValueError("a pattern such as origin=Debian,codename=${distro_codename},label=Debian is wanted")
+
+
 def memory(value: Any) -> None:
     """A size as systemd's `MemoryMax=` reads it."""
     if not re.fullmatch(r"[1-9]\d*[KMGT]?|([1-9]\d?|100)%|infinity", str(value)):
@@ -243,6 +286,12 @@ MEANINGS: dict[str, Meaning] = {
     "firewall_open_ports": each(keys(port=ports, sources=each(network))),
     "firewall_ssh_port": port,
     "firewall_ssh_sources": each(network),
+    "host_journal_retention": time_span,
+    "host_journal_size": size,
+    "host_reboot_time": time_of_day,
+    "host_ssh_confirm_seconds": between(10, 3600, "seconds"),
+    "host_time_servers": each(time_server),
+    "host_update_origins": each(update_origin),
     "prosody_admins": each(address),
     "prosody_archive_expires_after": duration_or_never,
     "prosody_c2s_rate": rate,
@@ -269,4 +318,12 @@ MEANINGS: dict[str, Meaning] = {
     "prosody_upload_expires_after": duration,
     "prosody_upload_global_quota": between(1, 2**50, "bytes"),
     "prosody_upload_size_limit": between(1, 2**40, "bytes"),
+    "web_addresses": each(listen_address),
+    "web_client_timeout": between(1, 300, "seconds"),
+    "web_hosts": completed_hosts,
+    "web_hsts_seconds": between(0, 2**31 - 1, "seconds"),
+    "web_memory_max": memory,
+    "web_requests_at_once": between(1, 100_000),
+    "web_requests_per_second": between(1, 100_000),
+    "web_upload_size_limit": between(1, 2**40, "bytes"),
 }

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plugins.preflight.certificates import certificate_faults, key_faults
 from plugins.preflight.deployment import Deployment, Problem, problem
 
 __all__ = ["RULES", "Rule"]
@@ -100,14 +99,41 @@ def admins_are_local(deployment: Deployment) -> Iterator[Problem]:
 
 
 @rule("prosody_hosts", "certificates_hosts")
-def hosts_have_certificates(deployment: Deployment) -> Iterator[Problem]:
-    """Prosody serves no name for which no certificate is made."""
+def prosody_hosts_have_certificates(deployment: Deployment) -> Iterator[Problem]:
+    """Prosody serves no name that has no certificate."""
+    yield from _without_certificate(deployment, "prosody_hosts")
+
+
+@rule("web_hosts", "certificates_hosts")
+def web_hosts_have_certificates(deployment: Deployment) -> Iterator[Problem]:
+    """nginx serves no name that has no certificate."""
+    yield from _without_certificate(deployment, "web_hosts")
+
+
+def _without_certificate(deployment: Deployment, variable: str) -> Iterator[Problem]:
     certified = {host["domain"]: set(host["names"]) for host in deployment.values["certificates_hosts"]}
-    for host in deployment.values["prosody_hosts"]:
+    for host in deployment.values[variable]:
         missing = set(host["names"]) - certified.get(host["domain"], set())
         if missing:
-            wanted = f"certificates_hosts must cover {', '.join(sorted(missing))} too; better set xmpp_hosts alone"
-            yield problem("prosody_hosts", host["domain"], wanted)
+            wanted = f"certificates_hosts must have {', '.join(sorted(missing))} too; xmpp_hosts sets both"
+            yield problem(variable, host["domain"], wanted)
+
+
+@rule("web_websocket_enabled", "prosody_websocket_enabled")
+def websocket_has_a_server(deployment: Deployment) -> Iterator[Problem]:
+    """nginx offers no WebSocket that Prosody does not answer."""
+    yield from _not_served(deployment, "web_websocket_enabled", "prosody_websocket_enabled")
+
+
+@rule("web_bosh_enabled", "prosody_bosh_enabled")
+def bosh_has_a_server(deployment: Deployment) -> Iterator[Problem]:
+    """nginx offers no BOSH that Prosody does not answer."""
+    yield from _not_served(deployment, "web_bosh_enabled", "prosody_bosh_enabled")
+
+
+def _not_served(deployment: Deployment, offer: str, service: str) -> Iterator[Problem]:
+    if deployment.values[offer] and not deployment.values[service]:
+        yield problem(offer, True, f"false is wanted, as {service} is false")
 
 
 @rule("firewall_ssh_sources")
@@ -154,6 +180,12 @@ def a_file_fits_the_daily_quota(deployment: Deployment) -> Iterator[Problem]:
 def a_daily_quota_fits_the_disk_quota(deployment: Deployment) -> Iterator[Problem]:
     """One account cannot be promised more than there is for all."""
     yield from _not_above(deployment, "prosody_upload_daily_quota", "prosody_upload_global_quota")
+
+
+@rule("prosody_upload_size_limit", "web_upload_size_limit")
+def a_file_passes_the_web_server(deployment: Deployment) -> Iterator[Problem]:
+    """nginx lets the largest file through."""
+    yield from _not_above(deployment, "prosody_upload_size_limit", "web_upload_size_limit")
 
 
 @rule("prosody_login_account_attempts", "prosody_login_address_attempts")
@@ -214,9 +246,7 @@ def provided_certificates_are_fit(deployment: Deployment) -> Iterator[Problem]:
     names = {host["domain"]: host["names"] for host in deployment.values["certificates_hosts"]}
     for domain in names:
         if domain not in provided:
-            yield Problem(
-                f"certificates_provided.{domain}", "missing", "the paths of its certificate and key are wanted"
-            )
+            yield Problem(f"certificates_provided.{domain}", "missing", "paths of its certificate and key are wanted")
     for domain, files in provided.items():
         if domain not in names:
             wanted = f"a domain of this server is wanted: {', '.join(names)}"
@@ -228,6 +258,8 @@ def provided_certificates_are_fit(deployment: Deployment) -> Iterator[Problem]:
 def _pair_problems(
     deployment: Deployment, domain: str, names: list[str], files: Mapping[str, Any]
 ) -> Iterator[Problem]:
+    from plugins.preflight.certificates import certificate_faults, key_faults  # noqa: PLC0415 (costs each host 0.1 s)
+
     contents = {}
     for kind in ("certificate", "key"):
         path = deployment.find("files", deployment.role("certificates"), files[kind])

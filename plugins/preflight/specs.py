@@ -11,6 +11,7 @@ import yaml
 
 __all__ = ["Role", "read_roles", "read_yaml"]
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 SHARED = "shared"
 """The entry point under which a role specifies variables that belong to every role (`xmpp_domain`)."""
 
@@ -30,7 +31,7 @@ class Role:
 
 def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return yaml.load(path.read_bytes(), Loader=LOADER)
 
 
 def read_roles(directory: Path, read: Callable[[Path], Any] = read_yaml) -> list[Role]:
