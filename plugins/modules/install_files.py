@@ -215,7 +215,7 @@ EXAMPLES = r"""
         mode: "0750"
     checks:
       - name: nft accepts the rules
-        command: [nft, -c, -I, "{stage}/etc", -f, "{stage}/etc/nftables.conf"]
+        command: [/usr/local/lib/portcullis/firewall-check, "{stage}"]
         paths: [/etc/nftables.conf, /etc/nftables.d]
     services:
       - name: nftables
