@@ -26,7 +26,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_LIFETIME = datetime.timedelta(days=3650)
-LONGEST_DAYS = 825  # Apple's devices refuse longer ones, from private CAs too
 CLOCK_SKEW = datetime.timedelta(hours=1)
 RENEW_AT_FRACTION_LEFT = 1 / 3
 EVERY_ADDRESS = [x509.IPAddress(ipaddress.ip_network(network)) for network in ("0.0.0.0/0", "::/0")]
@@ -282,8 +281,6 @@ class ActionModule(ActionBase):
         )
         certificates: Mapping[str, list[str]] = arguments["certificates"]
         key_type = arguments["key_type"]
-        if not 1 <= arguments["days"] <= LONGEST_DAYS:
-            raise AnsibleActionFail(f"days is {arguments['days']}; wanted is a number from 1 to {LONGEST_DAYS}")
         lifetime = datetime.timedelta(days=arguments["days"])
         every_name = [name for names in certificates.values() for name in names]
 
