@@ -98,15 +98,15 @@ def test_each_difference_is_a_reason_to_renew(ca, key, monkeypatch):
     chain = ca.sign(request_of(key), NAMES, YEAR)
     other = ec.generate_private_key(ec.SECP256R1())
     assert ca.reason_to_renew(None, None, NAMES, "ecdsa-p256") == "there is none"
-    assert "key is another" in ca.reason_to_renew(chain, public_pem(other), NAMES, "ecdsa-p256")
-    assert "another CA" in OwnCA.create(NAMES).reason_to_renew(chain, public_pem(key), NAMES, "ecdsa-p256")
-    assert "names" in ca.reason_to_renew(chain, public_pem(key), NAMES[:2], "ecdsa-p256")
-    assert "type of key" in ca.reason_to_renew(chain, public_pem(key), NAMES, "rsa-2048")
+    assert "key is another" in str(ca.reason_to_renew(chain, public_pem(other), NAMES, "ecdsa-p256"))
+    assert "another CA" in str(OwnCA.create(NAMES).reason_to_renew(chain, public_pem(key), NAMES, "ecdsa-p256"))
+    assert "names" in str(ca.reason_to_renew(chain, public_pem(key), NAMES[:2], "ecdsa-p256"))
+    assert "type of key" in str(ca.reason_to_renew(chain, public_pem(key), NAMES, "rsa-2048"))
     now = own_ca._now()
     monkeypatch.setattr(own_ca, "_now", lambda: now + YEAR * 0.66)
     assert ca.reason_to_renew(chain, public_pem(key), NAMES, "ecdsa-p256") is None
     monkeypatch.setattr(own_ca, "_now", lambda: now + YEAR * 0.67)
-    assert "it ends on" in ca.reason_to_renew(chain, public_pem(key), NAMES, "ecdsa-p256")
+    assert "it ends on" in str(ca.reason_to_renew(chain, public_pem(key), NAMES, "ecdsa-p256"))
 
 
 @pytest.mark.parametrize(
