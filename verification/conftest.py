@@ -33,12 +33,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker, and refuse an unknown control before anything runs."""
     # testinfra calls ansible-inventory by its name: the one beside this Python is meant.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    # Tests that log in share the accounts, so one worker of xdist has them all.
+    if config.getoption("dist", "no") == "load":
+        config.option.dist = "loadgroup"
     config.addinivalue_line("markers", "control(id): the control of the catalogue that this test proves")
     unknown = selected(config) - {control.id for control in catalogue.load()}
     if unknown:
         pytest.exit(f"--only: no such control: {', '.join(sorted(unknown))}", returncode=2)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of the selected controls, and tell each report which control and host it is about."""
     only = selected(config)
@@ -48,6 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         item.user_properties += [("control", control) for control in sorted(controls_of(item))]
         item.user_properties.append(("host", _host_name(item)))
+        if "accounts" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("accounts"))
 
 
 def selected(config: pytest.Config) -> set[str]:
@@ -81,6 +87,13 @@ def evidence(request: pytest.FixtureRequest) -> Evidence:
         request.node.user_properties.append(("evidence", line))
 
     return keep
+
+
+@pytest.fixture
+def federation(target: targets.Target) -> None:
+    """The test is about a server that speaks with others."""
+    if not target.federates:
+        pytest.skip("federation is off")
 
 
 @pytest.fixture(scope="session")

@@ -98,6 +98,11 @@ class Target:
         """Whether it is meant to speak with other servers."""
         return bool(self.variables.get("prosody_federation_enabled", True))
 
+    @property
+    def throw_away(self) -> bool:
+        """Whether tests may leave traces there: `verification_throw_away_enabled`, for laboratories."""
+        return bool(self.variables.get("verification_throw_away_enabled", False))
+
     def port(self, standard: int) -> int:
         """Where a standard port is reached from here."""
         return self.ports.get(standard, standard)

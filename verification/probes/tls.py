@@ -99,6 +99,14 @@ class Channel:
         self._pump(tls, tls.do_handshake)
         self.tls = tls
 
+    def renegotiate(self) -> None:
+        """Ask for a new handshake within TLS 1.2. Raises Refused, TimeoutError."""
+        tls = self._tls
+        tls.renegotiate()
+        self._pump(tls, tls.do_handshake)
+        while tls.renegotiate_pending():
+            self._pump(tls, lambda: tls.recv(1))
+
     def send(self, data: bytes) -> None:
         """Send everything."""
         if self.tls is None:
@@ -190,15 +198,21 @@ class Channel:
 
 
 def legacy_handshake(channel: Channel, version: str, ciphers: str) -> str:
-    """Offer what OpenSSL 3 cannot: `version` "SSLv3" to "TLSv1.2", `ciphers` such as "RC4:3DES:EXPORT".
+    """Offer what OpenSSL 3 cannot: `version` "SSLv3" or "TLSv1.2", `ciphers` such as "RC4:3DES:EXPORT".
 
     Returns the suite the server accepted. Raises Refused.
     """
-    versions = {
-        "SSLv3": OpenSslVersionEnum.SSLV3,
-        "TLSv1": OpenSslVersionEnum.TLSV1,
-        "TLSv1.2": OpenSslVersionEnum.TLSV1_2,
-    }
+    return _legacy_client(channel, version, ciphers).get_current_cipher_name()
+
+
+def compression(channel: Channel) -> str | None:
+    """Offer TLS compression and return the method the server takes, if any. Raises Refused."""
+    method: str | None = _legacy_client(channel, "TLSv1.2", "ALL").get_current_compression_method()
+    return method
+
+
+def _legacy_client(channel: Channel, version: str, ciphers: str) -> LegacySslClient:
+    versions = {"SSLv3": OpenSslVersionEnum.SSLV3, "TLSv1.2": OpenSslVersionEnum.TLSV1_2}
     client = LegacySslClient(
         ssl_version=versions[version],
         underlying_socket=channel.socket,
@@ -210,7 +224,7 @@ def legacy_handshake(channel: Channel, version: str, ciphers: str) -> str:
         client.do_handshake()
     except (OSError, OpenSSLError) as error:
         raise Refused(_last_line(str(error))) from error
-    return client.get_current_cipher_name()
+    return client
 
 
 def _words(error: SSL.Error) -> str:

@@ -404,3 +404,9 @@ class Client:
         except TimeoutError:
             return True
         return False
+
+    def kept(self, name: str) -> list[ET.Element]:
+        """The stanzas of that name that came while something else was awaited; they are forgotten here."""
+        found = [element for element in self._waiting if local_name(element) == name]
+        self._waiting = [element for element in self._waiting if local_name(element) != name]
+        return found

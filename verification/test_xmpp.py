@@ -1,0 +1,589 @@
+"""Login, federation, registration and everyday use, by doing them over real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import select
+import time
+import uuid
+from urllib.parse import urlsplit
+
+import pytest
+
+from verification.probes import client, forgery, http, xmpp
+from verification.probes.tls import Channel, Offer, Refused
+from verification.probes.xmpp import NS, AuthenticationFailed, Scram, StanzaError, Stream, StreamEnded
+
+PEER = "peer.example"
+NOBODY = "portcullis-nobody"
+FORWARDED = "{urn:xmpp:forward:0}forwarded"
+MUC = "http://jabber.org/protocol/muc"
+PUBSUB = "http://jabber.org/protocol/pubsub"
+FORM = "<x xmlns='jabber:x:data' type='submit'>"
+
+
+@pytest.fixture
+def marker() -> str:
+    """A text that occurs nowhere else."""
+    return f"portcullis-{uuid.uuid4()}"
+
+
+def text(element, path: str) -> str:
+    """The text at a path of local names."""
+    for name in path.split("/"):
+        element = next((child for child in element if xmpp.local_name(child) == name), None)
+        if element is None:
+            return ""
+    return element.text or ""
+
+
+# Login
+
+
+@pytest.mark.control("AUTH-01")
+@pytest.mark.parametrize("port", [xmpp.C2S, xmpp.C2S_DIRECT])
+def test_scram_sha_256_alone_is_offered(target, evidence, port):
+    for domain in target.domains:
+        stream, features = target.stream(port, domain)
+        with stream:
+            offered = xmpp.mechanisms(features)
+            inline = [item.text for item in features.iter("{urn:xmpp:sasl:2}mechanism")]
+            evidence(f"{port} {domain} offers {', '.join(offered)}" + (f"; SASL2 {', '.join(inline)}" if inline else ""))
+            assert set(offered) == {"SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"}
+            assert {name for name in inline if not name.startswith("HT-")} <= set(offered)
+
+
+@pytest.mark.control("AUTH-01")
+@pytest.mark.parametrize(
+    ("mechanism", "first"),
+    [
+        ("PLAIN", f"\0{NOBODY}\0nothing"),
+        ("SCRAM-SHA-1", f"n,,n={NOBODY},r=abcdefgh"),
+        ("SCRAM-SHA-1-PLUS", f"p=tls-exporter,,n={NOBODY},r=abcdefgh"),
+        ("DIGEST-MD5", ""),
+        ("ANONYMOUS", ""),
+        ("LOGIN", NOBODY),
+        ("OAUTHBEARER", f"n,a={NOBODY},\x01auth=Bearer nothing\x01\x01"),
+    ],
+)
+def test_weak_mechanisms_are_refused(target, evidence, mechanism, first):
+    stream, _ = target.stream(xmpp.C2S)
+    with stream:
+        with pytest.raises((AuthenticationFailed, StreamEnded)) as refused:
+            xmpp.sasl(stream, mechanism, first)
+            pytest.fail(f"{mechanism} was taken up")
+        evidence(f"{mechanism} -> {refused.value}")
+        assert refused.value.condition == "invalid-mechanism"
+
+
+@pytest.mark.control("AUTH-01")
+@pytest.mark.parametrize(("mechanism", "first"), [("PLAIN", f"\0{NOBODY}\0no"), ("SCRAM-SHA-1", f"n,,n={NOBODY},r=abc")])
+def test_weak_mechanisms_are_refused_over_sasl2(target, evidence, mechanism, first):
+    stream, _ = target.stream(xmpp.C2S)
+    with stream:
+        initial = base64.b64encode(first.encode()).decode()
+        stream.send(
+            f"<authenticate xmlns='urn:xmpp:sasl:2' mechanism='{mechanism}'>"
+            f"<initial-response>{initial}</initial-response></authenticate>"
+        )
+        try:
+            answer = stream.receive()
+        except StreamEnded as ended:
+            evidence(f"SASL2 {mechanism} -> {ended}")
+            return
+        condition = xmpp.condition_of(answer)
+        evidence(f"SASL2 {mechanism} -> {condition}")
+        assert (xmpp.local_name(answer), condition) == ("failure", "invalid-mechanism")
+
+
+@pytest.mark.control("AUTH-02")
+def test_login_is_bound_to_the_connection(login, evidence, target):
+    stream, features = target.stream(xmpp.C2S)
+    with stream:
+        announced = xmpp.channel_bindings(features)
+    assert "tls-exporter" in announced
+    alice = login()
+    evidence(f"{alice.bare}: SCRAM-SHA-256-PLUS with tls-exporter over {alice.stream.channel.version} -> success")
+
+
+@pytest.mark.control("AUTH-02")
+def test_a_forged_binding_is_refused(target, accounts, evidence):
+    account = accounts[-1]
+    username, _, domain = account["jid"].partition("@")
+    stream, _ = target.stream(xmpp.C2S, domain)
+    with stream, pytest.raises(AuthenticationFailed) as refused:
+        somebody_elses = bytes(32)
+        exchange = Scram(username, account["password"], gs2="p=tls-exporter", binding=somebody_elses)
+        xmpp.scram(stream, "SCRAM-SHA-256-PLUS", exchange)
+    evidence(f"right password, binding of another connection -> {refused.value}")
+
+
+@pytest.mark.control("AUTH-02")
+def test_a_downgrade_is_detected(target, accounts, evidence):
+    account = accounts[-1]
+    username, _, domain = account["jid"].partition("@")
+    stream, _ = target.stream(xmpp.C2S, domain)
+    with stream, pytest.raises(AuthenticationFailed) as refused:
+        xmpp.scram(stream, "SCRAM-SHA-256", Scram(username, account["password"], gs2="y"))
+    evidence(f"right password, client was told of no binding (gs2 'y') -> {refused.value}")
+
+
+# Federation
+
+
+@pytest.fixture(params=[xmpp.S2S, xmpp.S2S_DIRECT])
+def server_port(request, federation):
+    """Each server port."""
+    return request.param
+
+
+@pytest.mark.control("S2S-01")
+@pytest.mark.parametrize("kind", ["none", "self-signed", "forged"])
+def test_a_server_without_a_valid_certificate_is_refused(target, server_port, kind, tmp_path, evidence):
+    pair = {"self-signed": forgery.self_signed, "forged": forgery.forged}.get(kind)
+    files = pair(tmp_path, PEER) if pair else None
+    offer = Offer(PEER, certificate=files.certificate, key=files.key) if files else Offer(target.domain)
+    with pytest.raises((StreamEnded, Refused, AuthenticationFailed)) as refused:
+        stream, features = target.stream(server_port, offer=offer, sender=PEER)
+        with stream:
+            assert "EXTERNAL" not in xmpp.mechanisms(features), "SASL EXTERNAL is offered"
+            stream.send(f"<db:result from='{PEER}' to='{target.domain}'>0123456789abcdef</db:result>")
+            answer = stream.receive(timeout=5)
+            pytest.fail(f"{server_port} answered {xmpp.local_name(answer)} {answer.get('type')}")
+    evidence(f"{server_port} {PEER} with certificate {kind} -> {refused.value}")
+
+
+@pytest.mark.control("S2S-01")
+def test_nobody_may_speak_as_this_server(target, server_port, tmp_path, evidence):
+    pair = forgery.forged(tmp_path, target.domain)
+    offer = Offer(target.domain, certificate=pair.certificate, key=pair.key)
+    with pytest.raises((StreamEnded, Refused)) as refused:
+        stream, _ = target.stream(server_port, offer=offer, sender=target.domain)
+        with stream:
+            stream.receive(timeout=5)
+    evidence(f"{server_port} as {target.domain} itself with a forged certificate -> {refused.value}")
+
+
+# Registration
+
+
+@pytest.mark.control("REG-01")
+@pytest.mark.parametrize("token", ["", "forged-invitation"], ids=["no invitation", "forged invitation"])
+def test_registration_needs_an_invitation(target, evidence, token):
+    stream, _ = target.stream(xmpp.C2S)
+    with stream:
+        if token:
+            stream.send(f"<iq type='set' id='token'><preauth xmlns='urn:xmpp:pars:0' token='{token}'/></iq>")
+            answer = stream.expect("iq")
+            assert answer.get("type") == "error", "a forged invitation is taken"
+        query = f"<query xmlns='{NS['register']}'><username>{NOBODY}</username><password>{uuid.uuid4()}</password></query>"
+        stream.send(f"<iq type='set' id='register'>{query}</iq>")
+        try:
+            answer = stream.expect("iq")
+            refusal = str(StanzaError(answer))
+        except StreamEnded as ended:
+            refusal = str(ended)
+        else:
+            assert answer.get("type") == "error", f"account {NOBODY}@{target.domain} was registered; delete it"
+        evidence(f"register {NOBODY}@{target.domain}, {f'token {token}' if token else 'no token'} -> {refusal}")
+
+
+# Everyday use
+
+
+@pytest.mark.control("CHAT-01")
+@pytest.mark.parametrize("ports", [(xmpp.C2S, xmpp.C2S_DIRECT), (xmpp.C2S_DIRECT, xmpp.C2S)], ids=["to 5223", "to 5222"])
+def test_messages_arrive(target, accounts, marker, evidence, ports):
+    sender, receiver = (
+        client.Login(
+            account["jid"],
+            account["password"],
+            target.address,
+            target.port(port),
+            target.ca_file,
+            direct_tls=port == xmpp.C2S_DIRECT,
+        )
+        for account, port in zip(accounts, ports, strict=False)
+    )
+    assert asyncio.run(client.exchange(sender, receiver, marker)) == marker
+    evidence(f"slixmpp: {accounts[0]['jid']} at {ports[0]} -> {accounts[1]['jid']} at {ports[1]}: delivered")
+
+
+@pytest.mark.control("CHAT-02")
+def test_every_device_sees_the_conversation(login, marker, evidence):
+    phone, laptop, bob = login(0), login(0), login(1)
+    for device in (phone, laptop):
+        device.iq("set", "<enable xmlns='urn:xmpp:carbons:2'/>")
+        device.send("<presence/>")
+        device.wait("presence", from_=device.jid)
+    bob.send(f"<message type='chat' to='{phone.jid}'><body>{marker}</body></message>")
+    assert text(phone.wait("message", from_=bob.jid), "body") == marker
+    copy = laptop.wait("message", from_=laptop.bare)
+    assert text(copy, "received/forwarded/message/body") == marker
+    phone.send(f"<message type='chat' to='{bob.bare}'><body>{marker}</body></message>")
+    copy = laptop.wait("message", from_=laptop.bare)
+    assert text(copy, "sent/forwarded/message/body") == marker
+    evidence("second device got what the first received and what it sent")
+
+
+@pytest.mark.control("CHAT-03")
+def test_the_archive_keeps_conversations(login, marker, evidence):
+    alice, bob = login(0), login(1)
+    alice.send("<presence/>")
+    alice.wait("presence", from_=alice.jid)
+    bob.send(f"<message type='chat' id='{marker}' to='{alice.bare}'><body>{marker}</body></message>")
+    alice.wait("message", from_=bob.jid)
+    for account, other in ((alice, bob), (bob, alice)):
+        with_other = f"<field var='with'><value>{other.bare}</value></field>"
+        mam = "<field var='FORM_TYPE' type='hidden'><value>urn:xmpp:mam:2</value></field>"
+        last = "<set xmlns='http://jabber.org/protocol/rsm'><max>1</max><before/></set>"
+        account.iq("set", f"<query xmlns='urn:xmpp:mam:2'>{FORM}{mam}{with_other}</x>{last}</query>")
+        assert text(account.wait("message"), "result/forwarded/message/body") == marker
+    evidence("both found the last message in their archives")
+
+
+@pytest.mark.control("CHAT-04")
+def test_an_interrupted_session_resumes(login, marker, evidence):
+    alice, bob = login(0), login(1)
+    alice.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
+    enabled = alice.stream.expect("enabled", "failed")
+    assert enabled.get("resume") in {"true", "1"}
+    alice.stream.channel.close()
+    bob.send(f"<message type='chat' to='{alice.jid}'><body>{marker}</body></message>")
+    again = login(0, bind=False)
+    again.send(f"<resume xmlns='urn:xmpp:sm:3' h='0' previd='{enabled.get('id')}'/>")
+    assert xmpp.local_name(again.stream.expect("resumed", "failed")) == "resumed"
+    assert text(again.wait("message", from_=bob.jid), "body") == marker
+    evidence("connection cut, message sent meanwhile, session resumed: message delivered")
+
+
+@pytest.mark.control("CHAT-05")
+def test_phones_are_woken_by_push(login, evidence):
+    alice = login()
+    features = disco(alice, alice.bare)
+    assert "urn:xmpp:push:0" in features
+    assert alice.features.find(".//{urn:xmpp:csi:0}csi") is not None, "client state indication is not offered"
+    alice.iq("set", f"<enable xmlns='urn:xmpp:push:0' jid='push.{PEER}' node='verification'/>")
+    alice.iq("set", f"<disable xmlns='urn:xmpp:push:0' jid='push.{PEER}' node='verification'/>")
+    evidence("urn:xmpp:push:0 enabled and disabled; urn:xmpp:csi:0 offered")
+
+
+@pytest.mark.control("CHAT-06")
+def test_bookmarks_are_kept_privately(login, marker, evidence):
+    alice, bob = login(0), login(1)
+    room = f"{marker}@conference.{PEER}"
+    conference = f"<item id='{room}'><conference xmlns='urn:xmpp:bookmarks:1' name='Verification'/></item>"
+    publish(alice, "urn:xmpp:bookmarks:1", conference, access="whitelist", persist=True)
+    assert room in item_ids(alice, alice.bare, "urn:xmpp:bookmarks:1")
+    with pytest.raises(StanzaError) as refused:
+        item_ids(bob, alice.bare, "urn:xmpp:bookmarks:1")
+    retract = f"<retract node='urn:xmpp:bookmarks:1'><item id='{room}'/></retract>"
+    alice.iq("set", f"<pubsub xmlns='{PUBSUB}'>{retract}</pubsub>")
+    evidence(f"bookmark kept; another account reads it -> {refused.value}")
+
+
+@pytest.mark.control("CHAT-07")
+def test_avatars_are_published(login, evidence):
+    alice, bob = login(0), login(1)
+    pixel = base64.b64encode(b"portcullis").decode()
+    data = f"<item id='verification'><data xmlns='urn:xmpp:avatar:data'>{pixel}</data></item>"
+    publish(alice, "urn:xmpp:avatar:data", data, access="open")
+    assert item_ids(bob, alice.bare, "urn:xmpp:avatar:data") == ["verification"]
+    retract = "<retract node='urn:xmpp:avatar:data'><item id='verification'/></retract>"
+    alice.iq("set", f"<pubsub xmlns='{PUBSUB}'>{retract}</pubsub>")
+    bob.iq("get", "<vCard xmlns='vcard-temp'/>")
+    evidence("urn:xmpp:avatar:data read by another account")
+
+
+@pytest.mark.control("CHAT-08")
+def test_blocking_silences_somebody(login, marker, evidence):
+    alice, bob = login(0), login(1)
+    alice.send("<presence/>")
+    alice.wait("presence", from_=alice.jid)
+    blocked = f"<item jid='{bob.bare}'/>"
+    alice.iq("set", f"<block xmlns='urn:xmpp:blocking'>{blocked}</block>")
+    try:
+        bob.send(f"<message type='chat' id='{marker}' to='{alice.bare}'><body>{marker}</body></message>")
+        bounced = bob.wait("message", type="error")
+        assert alice.silent("message", from_=bob.jid)
+        evidence(f"blocked sender -> {StanzaError(bounced).condition}, nothing delivered")
+    finally:
+        alice.iq("set", f"<unblock xmlns='urn:xmpp:blocking'>{blocked}</unblock>")
+
+
+@pytest.mark.control("CHAT-09")
+def test_contacts_for_abuse_and_help_are_published(login, target, evidence):
+    if not target.variables.get("prosody_contacts"):
+        pytest.skip("no contacts are set (xmpp_admins, prosody_contacts)")
+    alice = login()
+    answer = alice.iq("get", "<query xmlns='http://jabber.org/protocol/disco#info'/>", to=target.domain)
+    fields = [field for field in answer.iter("{jabber:x:data}field") if (field.get("var") or "").endswith("-addresses")]
+    addresses = [value.text or "" for field in fields for value in field if xmpp.local_name(value) == "value"]
+    assert addresses, "no addresses in the server's information"
+    evidence(f"{fields[0].get('var')}: {', '.join(addresses)}")
+
+
+# Group chat
+
+
+@pytest.fixture
+def room(login, target):
+    """A new room of the first account: (owner, its address); destroyed at the end."""
+    muc = next((host.muc for host in target.hosts if host.muc), None)
+    if not muc:
+        pytest.skip("there is no group chat service")
+    owner = login(0)
+    address = f"{uuid.uuid4()}@{muc}"
+    join(owner, address, "owner")
+    owner.iq("set", f"<query xmlns='{MUC}#owner'>{FORM}</x></query>", to=address)
+    yield owner, address
+    owner.iq("set", f"<query xmlns='{MUC}#owner'><destroy/></query>", to=address)
+
+
+def join(member: xmpp.Client, room: str, nick: str) -> None:
+    """Enter a room and wait until the room agrees."""
+    member.send(f"<presence to='{room}/{nick}'><x xmlns='{MUC}'/></presence>")
+    answer = member.wait("presence", from_=f"{room}/{nick}")
+    if answer.get("type") == "error":
+        raise StanzaError(answer)
+
+
+def invite(owner: xmpp.Client, room: str, jid: str) -> None:
+    """Make somebody a member."""
+    item = f"<item affiliation='member' jid='{jid}'/>"
+    owner.iq("set", f"<query xmlns='{MUC}#admin'>{item}</query>", to=room)
+
+
+@pytest.mark.control("MUC-01")
+def test_group_chat_with_history(room, login, marker, evidence):
+    owner, address = room
+    owner.send(f"<message type='groupchat' to='{address}'><body>{marker}</body></message>")
+    while text(owner.wait("message", from_=f"{address}/owner"), "body") != marker:
+        pass
+    bob = login(1)
+    invite(owner, address, bob.bare)
+    join(bob, address, "bob")
+    assert text(bob.wait("message", from_=f"{address}/owner"), "body") == marker
+    bob.iq("set", "<query xmlns='urn:xmpp:mam:2'/>", to=address)
+    archived = [text(message, "result/forwarded/message/body") for message in bob.kept("message")]
+    assert marker in archived
+    evidence("a member who came later got the history, and found it in the room's archive")
+
+
+@pytest.mark.control("MUC-02")
+def test_rooms_are_for_members(room, login, evidence):
+    _, address = room
+    with pytest.raises(StanzaError) as refused:
+        join(login(1), address, "stranger")
+    evidence(f"joining uninvited -> {refused.value}")
+    assert refused.value.condition == "registration-required"
+
+
+@pytest.mark.control("MUC-03")
+def test_rooms_are_not_listed(room, login, evidence):
+    _, address = room
+    answer = login(1).iq("get", "<query xmlns='http://jabber.org/protocol/disco#items'/>", to=address.partition("@")[2])
+    listed = [item.get("jid") for item in answer.iter("{http://jabber.org/protocol/disco#items}item")]
+    assert address not in listed
+    evidence(f"the service lists {len(listed)} rooms, the new one is not among them")
+
+
+# File upload
+
+
+@pytest.fixture
+def upload(target) -> str:
+    """The upload service."""
+    service = next((host.upload for host in target.hosts if host.upload), None)
+    if not service:
+        pytest.skip("there is no upload service")
+    return service
+
+
+def slot(account: xmpp.Client, upload: str, name: str, size: int):
+    """Ask for a place to upload to (XEP-0363): the addresses to PUT and GET, and the headers of the PUT."""
+    request = f"<request xmlns='urn:xmpp:http:upload:0' filename='{name}' size='{size}' content-type='text/plain'/>"
+    answer = account.iq("get", request, to=upload)
+    put = answer.find(".//{urn:xmpp:http:upload:0}put")
+    get = answer.find(".//{urn:xmpp:http:upload:0}get")
+    headers = {header.get("name"): header.text for header in put}
+    return put.get("url"), get.get("url"), headers
+
+
+def transfer(target, method: str, url: str, headers=None, body=None) -> http.Response:
+    """An HTTPS request to this server under the name in the address."""
+    parts = urlsplit(url)
+    assert parts.scheme == "https", url
+    return http.request(
+        target.address,
+        target.port(parts.port or 443),
+        parts.hostname,
+        parts.path,
+        method=method,
+        headers=headers,
+        body=body,
+        ca_file=target.ca_file,
+    )
+
+
+@pytest.mark.control("UPL-01")
+def test_files_are_shared(login, target, upload, marker, evidence):
+    body = marker.encode()
+    put, get, headers = slot(login(), upload, "verification.txt", len(body))
+    stored = transfer(target, "PUT", put, {**headers, "Content-Type": "text/plain"}, body)
+    fetched = transfer(target, "GET", get)
+    evidence(f"PUT -> {stored.status}, GET -> {fetched.status}, {len(fetched.body)} bytes")
+    assert (stored.status, fetched.status, fetched.body) == (201, 200, body)
+
+
+@pytest.mark.control("UPL-02")
+def test_a_file_over_the_size_limit_is_refused(login, target, upload, evidence):
+    size = target.variables["prosody_upload_size_limit"] + 1
+    with pytest.raises(StanzaError) as refused:
+        slot(login(), upload, "large.bin", size)
+    evidence(f"{size} bytes -> {refused.value}")
+
+
+@pytest.mark.control("UPL-02")
+def test_an_account_over_its_daily_quota_is_refused(login, target, upload, evidence):
+    if not target.throw_away:
+        pytest.skip("filling a quota would count against everybody's on a server in use")
+    size, quota = (target.variables[f"prosody_upload_{name}"] for name in ("size_limit", "daily_quota"))
+    last = login(-1)
+    with pytest.raises(StanzaError) as refused:
+        for _ in range(quota // size + 1):
+            slot(last, upload, "large.bin", size)
+    evidence(f"more than {quota} bytes a day -> {refused.value}")
+
+
+@pytest.mark.control("UPL-03")
+@pytest.mark.parametrize("trick", ["no token", "forged token", "other size", "path traversal"])
+def test_uploads_without_a_slot_are_refused(login, target, upload, marker, evidence, trick):
+    body = marker.encode()
+    put, _, headers = slot(login(), upload, "verification.txt", len(body))
+    if trick == "no token":
+        headers = {}
+    elif trick == "forged token":
+        headers = {"Authorization": headers["Authorization"][:-8] + "AAAAAAAA"}
+    elif trick == "other size":
+        body *= 2
+    else:
+        put = urlsplit(put)._replace(path="/file_share/../../etc/cron.d/verification").geturl()
+    answer = transfer(target, "PUT", put, headers, body)
+    evidence(f"PUT with {trick} -> {answer.status}")
+    assert 400 <= answer.status < 500
+
+
+@pytest.mark.control("UPL-04")
+def test_uploads_cannot_attack_a_browser(login, target, upload, evidence):
+    body = b"<script>alert(1)</script>"
+    put, get, headers = slot(login(), upload, "page.html", len(body))
+    transfer(target, "PUT", put, {**headers, "Content-Type": "text/plain"}, body)
+    answer = transfer(target, "GET", get)
+    policy = answer.headers.get("content-security-policy", "")
+    disposition = answer.headers.get("content-disposition", "")
+    evidence(f"{answer.headers.get('content-type')}; {disposition}; {policy}")
+    assert disposition.startswith("attachment") or answer.headers.get("content-type", "").startswith("text/plain")
+    assert "default-src 'none'" in policy
+    assert answer.headers.get("x-content-type-options") == "nosniff"
+
+
+# End-to-end encryption
+
+
+@pytest.mark.control("E2EE-01")
+def test_omemo_finds_what_it_needs(room, login, evidence):
+    owner, address = room
+    bob = login(1)
+    nodes = {"eu.siacs.conversations.axolotl.devicelist": "current", "urn:xmpp:omemo:2:devices": "current"}
+    for node, item in nodes.items():
+        publish(owner, node, f"<item id='{item}'><list xmlns='urn:example'/></item>", access="open")
+        assert item_ids(bob, owner.bare, node) == [item], f"{node} cannot be read by others"
+        owner.iq("set", f"<pubsub xmlns='{PUBSUB}#owner'><delete node='{node}'/></pubsub>")
+    features = disco(owner, address)
+    assert "muc_nonanonymous" in features, "members of a room do not see each other's addresses"
+    evidence("device lists published and read by another account; rooms are muc_nonanonymous, muc_membersonly")
+    assert "muc_membersonly" in features
+
+
+# Privacy
+
+
+@pytest.mark.control("PRIV-02")
+def test_os_and_uptime_are_hidden(login, target, evidence):
+    alice = login()
+    version = alice.iq("get", "<query xmlns='jabber:iq:version'/>", to=target.domain)
+    operating_system = version.find(".//{jabber:iq:version}os")
+    assert operating_system is None, f"the operating system is told: {operating_system.text}"
+    with pytest.raises(StanzaError) as refused:
+        alice.iq("get", "<query xmlns='jabber:iq:last'/>", to=target.domain)
+    evidence(f"version without os; uptime -> {refused.value.condition}")
+
+
+# Limits
+
+
+@pytest.mark.control("FLOOD-01")
+@pytest.mark.parametrize("port", [xmpp.C2S, xmpp.C2S_DIRECT, xmpp.S2S])
+def test_strangers_cannot_send_large_stanzas(request, target, evidence, port):
+    if port == xmpp.S2S:
+        request.getfixturevalue("federation")
+        stream = Stream(Channel.connect(target.address, target.port(port)), target.domain, xmpp.SERVER, PEER)
+        stream.open()
+    else:
+        stream, _ = target.stream(port)
+    with stream, pytest.raises(StreamEnded) as cut:
+        stream.send(f"<message to='{target.domain}'><body>{'x' * 40_000}")
+        stream.expect("nothing")
+    evidence(f"{port} 40 kB before login -> {cut.value}")
+
+
+@pytest.mark.control("FLOOD-02")
+def test_accounts_cannot_send_huge_stanzas(login, target, evidence):
+    alice = login()
+    limit = target.variables["prosody_c2s_stanza_size"]
+    with pytest.raises(StreamEnded) as cut:
+        alice.send(f"<message to='{alice.bare}'><body>{'x' * 2 * limit}")
+        alice.stream.expect("nothing", timeout=30)
+    evidence(f"{2 * limit // 1024} KiB in one message -> {cut.value}")
+
+
+@pytest.mark.control("FLOOD-03")
+def test_silent_connections_are_closed(target, evidence):
+    silent = {
+        "5222 says nothing": Channel.connect(target.address, target.port(xmpp.C2S)),
+        "5223 no handshake": Channel.connect(target.address, target.port(xmpp.C2S_DIRECT)),
+        "5222 no login": target.stream(xmpp.C2S)[0].channel,
+    }
+    started = time.monotonic()
+    waiting = {channel.socket: what for what, channel in silent.items()}
+    while waiting and (left := started + 45 - time.monotonic()) > 0:
+        for connection in select.select(list(waiting), [], [], left)[0]:
+            if not connection.recv(65536):
+                evidence(f"{waiting.pop(connection)} -> closed after {time.monotonic() - started:.0f} s")
+    for channel in silent.values():
+        channel.close()
+    assert not waiting, f"still open after 45 s: {', '.join(waiting.values())}"
+
+
+def disco(account: xmpp.Client, address: str) -> set[str]:
+    """The features that an address announces (XEP-0030)."""
+    answer = account.iq("get", "<query xmlns='http://jabber.org/protocol/disco#info'/>", to=address)
+    return {feature.get("var", "") for feature in answer.iter("{http://jabber.org/protocol/disco#info}feature")}
+
+
+def publish(account: xmpp.Client, node: str, item: str, access: str, persist: bool = False) -> None:
+    """Publish an item at the account's own service (XEP-0163) with publish-options."""
+    options = {"FORM_TYPE": f"{PUBSUB}#publish-options", "pubsub#access_model": access}
+    if persist:
+        options |= {"pubsub#persist_items": "true", "pubsub#max_items": "max"}
+    fields = "".join(f"<field var='{name}'><value>{value}</value></field>" for name, value in options.items())
+    publishing = f"<publish node='{node}'>{item}</publish><publish-options>{FORM}{fields}</x></publish-options>"
+    account.iq("set", f"<pubsub xmlns='{PUBSUB}'>{publishing}</pubsub>")
+
+
+def item_ids(account: xmpp.Client, owner: str, node: str) -> list[str]:
+    """The ids of the items at somebody's node."""
+    answer = account.iq("get", f"<pubsub xmlns='{PUBSUB}'><items node='{node}'/></pubsub>", to=owner)
+    return [item.get("id", "") for item in answer.iter(f"{{{PUBSUB}}}item")]
