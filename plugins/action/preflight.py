@@ -28,6 +28,11 @@ options:
     description: Directory that holds the roles.
     type: path
     required: true
+  ignored:
+    description: Variables that begin like one of a role's but belong to something else.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     support: full
@@ -38,7 +43,7 @@ class ActionModule(ActionBase):
     """Fails with the list of everything that is wrong with the variables, the facts and the files of a host."""
 
     _requires_connection = False
-    _VALID_ARGS = frozenset({"roles"})
+    _VALID_ARGS = frozenset({"roles", "ignored"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Fail with one line for each problem."""
@@ -59,6 +64,7 @@ class ActionModule(ActionBase):
                 read=self._read,
             ),
             unresolved,
+            self._task.args.get("ignored", []),
         )
         lines = [str(entry) for entry in found]
         result["changed"] = False
@@ -91,9 +97,10 @@ class ActionModule(ActionBase):
             return None
 
     def _read(self, path: Path) -> bytes:
-        with path.open("rb"):  # the loader's own errors hide why a file cannot be read
-            pass
-        return Path(self._loader.get_real_file(str(path), decrypt=True)).read_bytes()
+        try:
+            return self._loader.get_text_file_contents(str(path)).encode(errors="surrogateescape")
+        except AnsibleError as error:
+            raise OSError(_first_cause(error)) from error
 
 
 def _plain(value: Any) -> Any:

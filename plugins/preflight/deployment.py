@@ -14,7 +14,7 @@ from plugins.preflight.specs import Role
 
 __all__ = ["Deployment", "Problem", "is_secret", "problem"]
 
-SECRET = re.compile(r"(^|_)(password|passphrase|secret|token|credential|private_key)s?$")
+SECRET = re.compile(r"(^|_)(password|passphrase|secret|token|credential|private_key)s?(\[\d+\])?$")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Problem:
 
 def is_secret(variable: str) -> bool:
     """Whether the value of a variable, or of a key below it, must never be shown."""
-    return bool(SECRET.search(re.sub(r"\[\d+\]$", "", variable)))
+    return any(SECRET.search(part) for part in variable.split("."))
 
 
 def problem(variable: str, value: Any, wanted: str) -> Problem:
@@ -56,7 +56,8 @@ class Deployment:
 
     `variables` are all variables of the host as they were written, `values` the declared ones with their expressions
     resolved, `facts` the host's facts without `ansible_`. `find(kind, role, name)` returns the file that a role would
-    take for a name below its `kind` ("files" or "templates"), or None; `read(path)` its content, decrypted.
+    take for a name below its `kind` ("files" or "templates"), or None; `read(path)` its content, decrypted, or an
+    `OSError` with the reason.
     """
 
     roles: list[Role]

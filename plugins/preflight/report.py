@@ -16,18 +16,21 @@ RENAMED: dict[str, str] = {}
 """Variables of former versions: the old name, and the new one or a sentence on what to do instead."""
 
 SHARED_PREFIX = "xmpp_"
-IGNORED = "preflight_ignored_variables"
 
 
 def problems(
-    deployment: Deployment, unresolved: Mapping[str, str], renamed: Mapping[str, str] = RENAMED
+    deployment: Deployment,
+    unresolved: Mapping[str, str],
+    ignored: Collection[str] = (),
+    renamed: Mapping[str, str] = RENAMED,
 ) -> list[Problem]:
     """Return every problem of `deployment`.
 
-    `unresolved` holds, by variable, why its expression could not be resolved. A default that is wrong only because
-    a variable it follows is wrong is no problem of its own.
+    `unresolved` holds, by variable, why its expression could not be resolved; `ignored` names that are somebody else's
+    although they begin like ours. A default that is wrong only because a variable it follows is wrong is no problem of
+    its own.
     """
-    found = list(_name_problems(deployment, renamed))
+    found = list(_name_problems(deployment, ignored, renamed))
     unsound: dict[str, list[Problem]] = {}
     for variable in deployment.options:
         own = list(_value_problems(deployment, variable, unresolved))
@@ -41,25 +44,19 @@ def problems(
     return found or [entry for own in unsound.values() for entry in own]
 
 
-def _name_problems(deployment: Deployment, renamed: Mapping[str, str]) -> Iterator[Problem]:
+def _name_problems(deployment: Deployment, ignored: Collection[str], renamed: Mapping[str, str]) -> Iterator[Problem]:
     """Unknown and renamed variables among those that begin like ours, or that nearly are one of ours."""
     prefixes = (SHARED_PREFIX, *(f"{role.name}_" for role in deployment.roles))
-    ignored = deployment.values.get(IGNORED, [])
-    for name in sorted(set(deployment.variables) - set(deployment.options)):
+    for name in sorted(set(deployment.variables) - set(deployment.options) - set(ignored)):
         if name in renamed:
             new = renamed[name]
             yield Problem(name, "a name of a former version", f"{new} is wanted" if new in deployment.options else new)
-        elif name in ignored:
-            continue
-        elif name.startswith(prefixes):
-            wanted = f"no role reads it{suggestion(name, deployment.options)}"
-            yield Problem(name, "unknown", wanted)
-        elif _is_slip(name, deployment.options):
+        elif name.startswith(prefixes) or _is_slip(name, deployment.options):
             yield Problem(name, "unknown", f"no role reads it{suggestion(name, deployment.options)}")
 
 
 def _is_slip(name: str, known: Collection[str]) -> bool:
-    return not name.startswith("ansible_") and bool(get_close_matches(name, known, n=1, cutoff=0.92))
+    return not name.startswith("ansible_") and bool(get_close_matches(name, known, n=1, cutoff=0.9))
 
 
 def _value_problems(deployment: Deployment, variable: str, unresolved: Mapping[str, str]) -> Iterator[Problem]:

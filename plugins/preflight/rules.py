@@ -267,7 +267,7 @@ def _pair_problems(
         try:
             contents[kind] = deployment.read(path) if path else None
         except OSError as error:
-            yield problem(variable, files[kind], f"a readable file on the control node is wanted: {error.strerror}")
+            yield problem(variable, files[kind], f"a readable file on the control node is wanted: {error}")
             continue
         if not path:
             yield problem(variable, files[kind], "a file on the control node is wanted, no such file was found")

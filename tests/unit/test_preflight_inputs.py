@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.parsing.vault import VaultLib, VaultSecret
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -33,6 +34,7 @@ GOOD_TEMPLATES = sorted(ROOT.glob("templates/hosts/*/group_vars"))
 DOMAIN = "chat.example"
 VARIABLES = {"xmpp_domain": DOMAIN}
 FACTS = {"distribution": "Debian", "distribution_major_version": "13", "service_mgr": "systemd"}
+VAULT_PASSWORD = "of this inventory"
 NOW = datetime.now(timezone.utc)
 
 
@@ -41,7 +43,11 @@ def play(playbook: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [Path(sys.executable).with_name("ansible-playbook"), *arguments, playbook],
         cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"},
+        env={
+            **os.environ,
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -101,6 +107,10 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     good = make.key("good", ec.generate_private_key(ec.SECP256R1()))
     weak = make.key("weak", rsa.generate_private_key(65537, 1024))
     make.key("locked", good, passphrase=b"locked")
+    for name, password in (("vault", VAULT_PASSWORD), ("stranger", "of somebody else")):
+        vault = VaultLib([("default", VaultSecret(password.encode()))])
+        (directory / f"{name}.key").write_bytes(vault.encrypt((directory / "good.key").read_bytes()))
+    (directory / "vault-password").write_text(VAULT_PASSWORD)
     make.certificate("good", good)
     make.certificate("weak", weak)
     make.certificate("expired", good, days=(-30, -1))
@@ -125,7 +135,8 @@ def messages(tmp_path_factory: pytest.TempPathFactory, pki: Path) -> dict[str, s
     for case in filled(CASES, pki):
         variables = {name: value for name, value in VARIABLES.items() if name not in case.get("without", ())}
         hosts[case["name"]] = {**variables, **case.get("vars", {}), "facts": {**FACTS, **case.get("facts", {})}}
-    return failures(play(INPUTS / "play.yml", "-i", str(written_inventory(tmp_path_factory.mktemp("wrong"), hosts))))
+    inventory = written_inventory(tmp_path_factory.mktemp("wrong"), hosts)
+    return failures(play(INPUTS / "play.yml", "-i", str(inventory), "--vault-password-file", f"{pki}/vault-password"))
 
 
 def written_inventory(directory: Path, hosts: dict[str, Any], **variables: Any) -> Path:
@@ -152,7 +163,7 @@ def test_secrets_are_not_shown(messages: dict[str, str]) -> None:
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory, pki: Path) -> dict[str, str]:
     """What preflight says to inventories that are in order."""
-    certificate = {"certificate": f"{pki}/good.pem", "key": f"{pki}/good.key"}
+    certificate = {"certificate": f"{pki}/good.pem", "key": f"{pki}/vault.key"}
     hosts: dict[str, Any] = {
         "smallest": VARIABLES,
         "certificates provided": {
@@ -173,7 +184,8 @@ def good(tmp_path_factory: pytest.TempPathFactory, pki: Path) -> dict[str, str]:
             variables |= yaml.safe_load(file.read_text()) or {}
         hosts[f"template {group_vars.parent.name}"] = variables
     directory = tmp_path_factory.mktemp("good")
-    run = play(INPUTS / "play.yml", "-i", str(written_inventory(directory, hosts, facts=FACTS)))
+    inventory = written_inventory(directory, hosts, facts=FACTS)
+    run = play(INPUTS / "play.yml", "-i", str(inventory), "--vault-password-file", f"{pki}/vault-password")
     assert json.loads(run.stdout)["stats"].keys() == hosts.keys()
     return failures(run)
 
@@ -184,7 +196,9 @@ def test_good_inventories_pass(good: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("inventory", GOOD_INVENTORIES, ids=lambda path: path.parent.name)
 def test_our_inventories_pass(inventory: Path) -> None:
-    run = play(INPUTS / "play.yml", "-i", str(inventory), "-e", json.dumps({"facts": FACTS, "ansible_connection": "local"}))
+    run = play(
+        INPUTS / "play.yml", "-i", str(inventory), "-e", json.dumps({"facts": FACTS, "ansible_connection": "local"})
+    )
     assert run.returncode == 0, run.stdout + run.stderr
 
 
