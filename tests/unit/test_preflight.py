@@ -52,8 +52,8 @@ def test_a_default_that_follows_a_wrong_variable_is_no_problem_of_its_own() -> N
 
 # fmt: off
 PLACEHOLDERS = [
-    "", "  ", "changeme", "CHANGE_ME", "change-me!", "please change me", "replace_this", "<your secret>", "password",
-    "my-secret", "your_password_here", "password123", "TODO", "xxxxx", "***", "...", "12345", "example", "admin", "None",
+    "", "  ", "changeme", "CHANGE_ME", "please change me", "replace_this", "<your secret>", "password",
+    "my-secret", "your_password_here", "password123", "TODO", "xxxxx", "***", "...", "12345", "example", "None",
 ]
 # fmt: on
 
