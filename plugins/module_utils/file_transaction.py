@@ -92,7 +92,7 @@ def run(argv: list[str], timeout: float = COMMAND_TIMEOUT) -> Outcome:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            status, note = 124, f"\n(killed: it did not end within {timeout:g} seconds)"
+            status, note = 124, f"(killed: it did not end within {timeout:g} seconds)"
         output.seek(0)
         return Outcome(argv, status, output.read().decode("utf-8", "replace") + note)
 
@@ -143,6 +143,7 @@ class Tree:
     def put(self, path: str, state: State) -> None:
         """Make `path` what `state` says, in one step for whoever looks; missing parents are made."""
         real = self.at(path)
+        self._remove(self._temporary(real))
         if state.kind == ABSENT:
             self._remove(real)
         elif state.kind == DIRECTORY:
@@ -172,11 +173,14 @@ class Tree:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 real.unlink()
 
-    def _replace(self, real: Path, state: State) -> None:
+    @staticmethod
+    def _temporary(real: Path) -> Path:
         # A fixed name, hidden and without the target's suffix: no include pattern takes it for a fragment, and
         # what an interrupted run has left is found again.
-        temporary = real.with_name(f".{real.name}.portcullis")
-        self._remove(temporary)
+        return real.with_name(f".{real.name}.portcullis")
+
+    def _replace(self, real: Path, state: State) -> None:
+        temporary = self._temporary(real)
         if state.kind == LINK:
             temporary.symlink_to(os.fsdecode(state.content))
         else:
@@ -216,7 +220,6 @@ class Change:
 class Unit:
     """What systemd knows about a unit."""
 
-    loaded: bool = False
     active: str = "inactive"
     file_state: str = ""
     type: str = ""
@@ -228,16 +231,32 @@ class Unit:
         """Whether the unit is up, not merely on its way."""
         return self.active in ("active", "reloading", "refreshing")
 
-    @property
-    def enabled(self) -> bool:
-        """Whether the unit comes up at boot, or cannot be enabled because something else pulls it in."""
-        return self.file_state in ("enabled", "static", "alias", "generated", "indirect")
+    def lacks(self, enabled: bool | None) -> bool:
+        """Whether the unit has to be enabled or disabled; one that others pull in can be neither."""
+        if enabled:
+            return self.file_state not in ("enabled", "static", "alias", "generated", "indirect")
+        return enabled is False and self.file_state in ("enabled", "enabled-runtime")
+
+
+def verbs(service: dict[str, Any], unit: Unit, touched: set[str]) -> list[str]:
+    """Return what has to be done to a service: at most one of enable and disable, then at most one other verb."""
+    wanted = (["enable"] if service["enabled"] else ["disable"]) if unit.lacks(service["enabled"]) else []
+    if service["state"] == "stopped":
+        return wanted + (["stop"] if unit.running else [])
+    if not unit.running:
+        return wanted + (["start"] if service["state"] == "started" else [])
+    calls = set()
+    for path in touched:
+        restart, reload = below(path, service["restart_on"]), below(path, service["reload_on"])
+        if restart or reload:
+            calls.add("restart" if len(restart) >= len(reload) else "reload")
+    return wanted + (["restart"] if "restart" in calls else sorted(calls))
 
 
 class Systemd:
     """The service manager of the host."""
 
-    PROPERTIES = ("LoadState", "ActiveState", "UnitFileState", "Type", "MainPID", "NRestarts")
+    PROPERTIES = ("ActiveState", "UnitFileState", "Type", "MainPID", "NRestarts")
 
     def survey(self, names: list[str]) -> dict[str, Unit]:
         """Return the units' states, asked for in one call."""
@@ -251,7 +270,6 @@ class Systemd:
         for name, block in zip(names, blocks):
             values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
             units[name] = Unit(
-                loaded=values.get("LoadState") == "loaded",
                 active=values.get("ActiveState", "inactive"),
                 file_state=values.get("UnitFileState", ""),
                 type=values.get("Type", ""),
@@ -330,17 +348,20 @@ class Transaction:
             interrupted = self._recover()
             changes = self._compare()
             touched = {change.path for change in changes} | interrupted
-            services = self.plan["services"]
-            units = self.host.services.survey([service["name"] for service in services])
-            verbs = {service["name"]: self._verbs(service, units[service["name"]], touched) for service in services}
-            if changes:
+            units = self.host.services.survey([service["name"] for service in self.plan["services"]])
+            todo = self._verbs(units, touched)
+            try:
                 self._run_checks(changes)
+            except Failure:
+                if interrupted and not self.check:
+                    self._change([], interrupted, units, self._verbs(units, interrupted))
+                raise
             if self.check:
-                self.actions = [f"{verb} {name}" for name in verbs for verb in verbs[name]]
-            elif touched or any(verbs.values()):
-                self._change(changes, touched, units, verbs)
+                self.actions = [f"{verb} {name}" for name in todo for verb in todo[name]]
+            elif touched or any(todo.values()):
+                self._change(changes, touched, units, todo)
         return {
-            "changed": bool(touched or any(verbs.values())),
+            "changed": bool(touched or any(todo.values())),
             "changed_files": sorted(touched),
             "actions": self.actions,
             "skipped_checks": self.skipped,
@@ -410,12 +431,13 @@ class Transaction:
         Its services may run with either set of files, so its paths count as touched once more.
         """
         touched: set[str] = set()
-        for marker in sorted(self._pending.parent.glob("*")):
+        for marker in sorted(self._pending.parent.glob("[!.]*")):
             paths = set(json.loads(marker.read_text()))
             if paths & self.paths:
                 self._interrupted.append(marker)
                 touched |= paths
                 if not self.check:
+                    self._disarm(marker)
                     Backup(self._previous.with_name(marker.name)).restore(self.tree)
         return touched
 
@@ -428,6 +450,7 @@ class Transaction:
             if OTHER in (before.kind, wanted.kind) or (DIRECTORY in (before.kind, wanted.kind)
                                                        and before.kind not in (wanted.kind, ABSENT)):  # fmt: skip
                 raise Failure(f"{path} is a {before.kind}; it is not replaced by a {wanted.kind}: remove it by hand.")
+            self._guard(path if wanted.kind == DIRECTORY else str(Path(path).parent))
             if before == wanted:
                 continue
             if wanted.kind != ABSENT:
@@ -436,6 +459,16 @@ class Transaction:
                         changes[str(parent)] = Change(str(parent), NOTHING, PARENT)
             changes[path] = Change(path, before, wanted, secret)
         return list(changes.values())
+
+    def _guard(self, path: str) -> None:
+        """Refuse a way that leads through a link of somebody else, who could lead root's writing anywhere."""
+        for step in (Path(path), *Path(path).parents):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                status = self.tree.at(str(step)).lstat()
+                if stat.S_ISLNK(status.st_mode) and status.st_uid not in (0, os.geteuid()):
+                    raise Failure(
+                        f"{path} is not used: {step} is a link that belongs to {_name(pwd.getpwuid, status.st_uid)}."
+                    )
 
     def _wanted(self, entry: dict[str, Any], kind: str) -> State:
         if kind == ABSENT:
@@ -493,6 +526,8 @@ class Transaction:
         for checks that drop their privileges.
         """
         base = None if self.check else self._state_directory()
+        for left in base.glob("stage-*") if base else ():
+            shutil.rmtree(left)  # by a run that was killed: nobody else holds the lock
         directory = tempfile.mkdtemp(prefix="stage-", dir=base)
         try:
             Path(directory).chmod(0o711)
@@ -512,15 +547,15 @@ class Transaction:
         finally:
             shutil.rmtree(directory)
 
-    def _state_directory(self) -> str:
+    def _state_directory(self) -> Path:
         directory = self.tree.at(STATE_DIRECTORY)
         directory.mkdir(parents=True, exist_ok=True)
-        return str(directory)
+        return directory
 
     # --- the swap and what follows
 
     def _change(
-        self, changes: list[Change], touched: set[str], units: dict[str, Unit], verbs: dict[str, list[str]]
+        self, changes: list[Change], touched: set[str], units: dict[str, Unit], todo: dict[str, list[str]]
     ) -> None:
         attempted: dict[str, list[str]] = {}
         ran: list[dict[str, Any]] = []
@@ -530,7 +565,7 @@ class Transaction:
         commands = [c for c in self.plan["commands"] if any(below(path, c["on"]) for path in touched)]
         try:
             if changes and self.confirm_seconds:
-                self._arm(units, verbs, commands)
+                self._arm(units, todo, commands)
             for change in changes:
                 self.tree.put(change.path, change.after)
             for command in commands:
@@ -540,14 +575,14 @@ class Transaction:
             if any(below(path, UNIT_DIRECTORIES) for path in touched):
                 self._do(self.host.services.reload_units(), "systemd does not accept the new unit files.")
             for service in self.plan["services"]:
-                for verb in verbs[service["name"]]:
+                for verb in todo[service["name"]]:
                     attempted.setdefault(service["name"], []).append(verb)
                     self._bring(service, verb)
                     self.actions.append(f"{verb} {service['name']}")
         except Exception as error:
             reason = str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
             trouble = self._roll_back(changes, units, attempted, ran)
-            verdict = "Everything is as it was before."
+            verdict = "Everything is as it was before." if changes else "No file was changed."
             if trouble:
                 verdict = f"Putting everything back did not go through:\n{trouble}"
             raise Failure(f"{self._censored(reason)}\n{verdict}") from error
@@ -570,6 +605,10 @@ class Transaction:
         outcome = self.host.services.schedule(self._undo_unit(self._previous), self.confirm_seconds, argv)
         self._do(outcome, "systemd does not take the order to undo the change.")
 
+    def _disarm(self, marker: Path) -> None:
+        if (self._previous.with_name(marker.name) / "undo.json").exists():
+            self.host.services.act("stop", f"{self._undo_unit(marker)}.timer")
+
     @staticmethod
     def _undo_unit(path: Path) -> str:
         return f"portcullis-undo-{path.name}"
@@ -586,9 +625,8 @@ class Transaction:
         for marker in {*self._interrupted, self._pending}:
             with contextlib.suppress(FileNotFoundError):
                 marker.unlink()
-            if (self._previous.with_name(marker.name) / "undo.json").exists():
-                self.host.services.act("stop", f"{self._undo_unit(marker)}.timer")
-        for backup in self._previous.parent.glob("*"):
+            self._disarm(marker)
+        for backup in self._previous.parent.glob("[!.]*"):
             if backup != self._previous and Backup(backup).paths() & self.paths:
                 shutil.rmtree(backup)
 
@@ -597,22 +635,8 @@ class Transaction:
         if outcome.status:
             raise Failure(f"{complaint}\n{outcome}")
 
-    @staticmethod
-    def _verbs(service: dict[str, Any], unit: Unit, touched: set[str]) -> list[str]:
-        """Return what has to be done to a service: at most one of enable and disable, and one other verb."""
-        verbs = []
-        if service["enabled"] is not None and service["enabled"] != unit.enabled:
-            verbs.append("enable" if service["enabled"] else "disable")
-        if service["state"] == "stopped":
-            return verbs + (["stop"] if unit.running else [])
-        if not unit.running:
-            return verbs + (["start"] if service["state"] == "started" else [])
-        wanted = set()
-        for path in touched:
-            restart, reload = below(path, service["restart_on"]), below(path, service["reload_on"])
-            if restart or reload:
-                wanted.add("restart" if len(restart) >= len(reload) else "reload")
-        return verbs + (["restart"] if "restart" in wanted else sorted(wanted))
+    def _verbs(self, units: dict[str, Unit], touched: set[str]) -> dict[str, list[str]]:
+        return {service["name"]: verbs(service, units[service["name"]], touched) for service in self.plan["services"]}
 
     def _bring(self, service: dict[str, Any], verb: str) -> None:
         """Do one thing to a service and see that it holds."""
@@ -630,11 +654,11 @@ class Transaction:
         pause = 0.1
         while True:
             outcome = run(service["probe"])
-            if not outcome.status:
+            unit = self.host.services.survey([service["name"]])[service["name"]]
+            if unit.running and not outcome.status:
                 return ""
-            active = self.host.services.survey([service["name"]])[service["name"]].active
-            if time.monotonic() > deadline or active in ("failed", "inactive"):
-                return f"After the {verb}, {service['name']} ({active}) did not pass its probe.\n{outcome}"
+            if time.monotonic() > deadline or unit.active in ("failed", "inactive"):
+                return f"After the {verb}, {service['name']} ({unit.active}) did not pass its probe.\n{outcome}"
             time.sleep(pause)
             pause = min(1.0, pause * 1.5)
 
@@ -666,10 +690,10 @@ class Transaction:
                     trouble.append(str(outcome))
 
         services = self.host.services
-        for name, verbs in attempted.items():  # while the unit files are still there
-            if "enable" in verbs:
+        for name, done in attempted.items():  # while the unit files are still there
+            if "enable" in done:
                 attempt(services.act, "disable", name)
-            if "start" in verbs:
+            if "start" in done:
                 attempt(services.act, "stop", name)
         attempt(Backup(self._previous).restore, self.tree)
         for command in ran:
@@ -677,19 +701,24 @@ class Transaction:
         if any(below(change.path, UNIT_DIRECTORIES) for change in changes):
             attempt(services.reload_units)
         for service in self.plan["services"]:
-            name = service["name"]
-            verbs = attempted.get(name, [])
-            if "disable" in verbs:
-                attempt(services.act, "enable", name)
-            if {"stop", "restart"} & set(verbs):
-                attempt(self._bring, service, "restart" if "restart" in verbs else "start")
-            if "reload" in verbs:
-                # A reload of a service that systemd has just started anew would kill it.
-                same = services.survey([name])[name].pid == units[name].pid
-                attempt(self._bring, service, "reload" if same else "restart")
+            attempt(self._bring_back, service, attempted.get(service["name"], []), units[service["name"]])
         if not trouble:
             self._forget()
         return "\n".join(trouble)
+
+    def _bring_back(self, service: dict[str, Any], done: list[str], before: Unit) -> None:
+        """Bring a service to the old files. The probe belongs to the new ones: here staying up is enough."""
+        name, service = service["name"], {**service, "probe": None}
+        if "disable" in done:
+            self._bring(service, "enable")
+        if "stop" in done:
+            self._bring(service, "start")
+        if "restart" in done:
+            self._bring(service, "restart")
+        if "reload" in done:
+            # A reload of a service that systemd has just started anew would kill it.
+            same = self.host.services.survey([name])[name].pid == before.pid
+            self._bring(service, "reload" if same else "restart")
 
     def _censored(self, text: str) -> str:
         """Hide each line of a secret file, old or new, that a program has quoted."""

@@ -282,7 +282,7 @@ def main() -> None:
             transaction.confirm()
         else:
             result = transaction.run()
-    except Failure as failure:
+    except (Failure, OSError) as failure:
         module.fail_json(msg=str(failure))
     module.exit_json(**result)
 
