@@ -1,0 +1,185 @@
+"""Run the tests: lint, unit tests, every scenario on real servers, the demo.
+
+Without names all stages run. What a stage says goes to reports/STAGE.log; a failed stage does not stop the others.
+The stage demo begins and ends without a demo: one that is running is removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+from xml.etree import ElementTree as ET
+
+from cli.common import FAILED, GOOD, ROOT, WrongInput, environment, progress, tool
+
+REPORTS = ROOT / "reports"
+TAIL_LINES = 60
+SHELLS = ("#!/bin/sh", "#!/usr/bin/env bash")
+RUNTIME = "molecule/shared/runtime/oci-runtime"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command of a stage; where `expected` is given its output must contain that text."""
+
+    command: list[str]
+    expected: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How many checks of a stage passed and failed."""
+
+    passed: int
+    failed: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("stages", metavar="STAGE", nargs="*", help=f"any of: {', '.join(stages())}")
+
+
+def needs(arguments: argparse.Namespace) -> list[str]:
+    """What must be installed besides .venv."""
+    chosen = choose(arguments.stages)
+    return ["tests", *(["containers"] if set(chosen) - {"lint", "unit"} else [])]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command and return the exit status."""
+    chosen = choose(arguments.stages)
+    REPORTS.mkdir(exist_ok=True)
+    results = [run_stage(stage) for stage in chosen]
+    failed = sum(result.failed for result in results)
+    print(f"{sum(result.passed for result in results)} passed, {failed} failed")
+    return FAILED if failed else GOOD
+
+
+def stages() -> list[str]:
+    """Every stage in its order: the quick ones first, the scenarios as molecule/ has them, the demo last."""
+    scenarios = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
+    return ["lint", "unit", *scenarios, "demo"]
+
+
+def choose(names: list[str]) -> list[str]:
+    """The stages asked for, each once; all without a name. Raises WrongInput for an unknown one."""
+    known = stages()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise WrongInput(f"no such stage: {', '.join(unknown)}; there are {', '.join(known)}")
+    return list(dict.fromkeys(names)) or known
+
+
+def steps(stage: str) -> list[Step]:
+    """What a stage does."""
+    python = [sys.executable, "-B"]
+    if stage == "lint":
+        return lint()
+    if stage == "unit":
+        return [Step([*python, "-m", "pytest", "tests", "--numprocesses=auto", f"--junitxml={junit(stage)}"])]
+    if stage == "demo":
+        demo = [*python, "cli", "demo"]
+        return [Step([*demo, "--remove"]), Step(demo), Step(demo, "changed=0"), Step([*demo, "--remove"])]
+    return [Step([tool("molecule"), "test", "--scenario-name", stage])]
+
+
+def lint() -> list[Step]:
+    """Every judge of style and of plain mistakes."""
+    commands: list[list[str]] = [
+        [tool("yamllint"), "--strict", "."],
+        [tool("ansible-lint"), "--quiet"],
+        [tool("ruff"), "check", ".", RUNTIME],
+        [tool("ruff"), "format", "--check", ".", RUNTIME],
+        [tool("mypy")],
+        ["luacheck", "--quiet", "roles"],
+        ["shellcheck", *sorted(map(str, shell_scripts()))],
+    ]
+    return [Step(command) for command in commands]
+
+
+def shell_scripts() -> Iterator[Path]:
+    """Every shell script of the kit, by its first line."""
+    for directory, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if not name.startswith(".") or name == ".ci"]
+        for path in (Path(directory, name) for name in names):
+            if path.is_file() and not path.suffix and path.read_bytes()[:40].startswith(tuple(map(str.encode, SHELLS))):
+                yield path.relative_to(ROOT)
+
+
+def junit(stage: str) -> Path:
+    """The JUnit report of a stage's tests, if it has any."""
+    return REPORTS / f"{stage}.xml"
+
+
+def run_stage(stage: str) -> Result:
+    """Run the steps of a stage up to the first that fails (all of lint), and tell the result in one line."""
+    began = time.monotonic()
+    path = REPORTS / f"{stage}.log"
+    junit(stage).unlink(missing_ok=True)
+    good = bad = 0
+    with path.open("w", encoding="utf-8") as log:
+        for step in steps(stage):
+            if run_step(stage, step, log, began):
+                good += 1
+            else:
+                bad += 1
+                if stage != "lint":
+                    break
+    result = count(stage, good, bad)
+    progress("")
+    word = "failed" if result.failed else "passed"
+    counts = f"{result.passed} passed" + (f", {result.failed} failed" if result.failed else "")
+    print(f"{stage:<14} {word:<8} {counts:<28} {time.monotonic() - began:7.1f} s", flush=True)
+    if result.failed:
+        tail = path.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+        print(*(f"    {line}" for line in tail), f"    ({path.relative_to(ROOT)})", sep="\n", flush=True)
+    return result
+
+
+def run_step(stage: str, step: Step, log: TextIO, began: float) -> bool:
+    """Run one command into the log, its last line shown on a terminal. Whether it succeeded."""
+    name = Path(step.command[0]).name
+    print(f"$ {' '.join(step.command)}", file=log, flush=True)
+    start = log.tell()
+    process = subprocess.Popen(
+        step.command,
+        cwd=ROOT,
+        env=environment(ANSIBLE_NOCOLOR="1", NO_COLOR="1", PY_COLORS="0", COLUMNS="120"),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    with open(log.name, encoding="utf-8", errors="replace") as tail:  # noqa: PTH123 - a second, independent position
+        tail.seek(start)
+        output = last = ""
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)
+                output += tail.read()
+                last = next((line for line in reversed(output[-2000:].splitlines()) if line.strip()), last)
+                progress(f"{stage:<14} {time.monotonic() - began:5.0f} s  {name}: {last.strip()}")
+        except KeyboardInterrupt:
+            process.wait()  # it was interrupted, too, and cleans up
+            raise
+        output += tail.read()
+    if process.returncode == 0 and step.expected not in output:
+        print(f"expected {step.expected!r} in the output above", file=log, flush=True)
+    return process.returncode == 0 and step.expected in output
+
+
+def count(stage: str, good: int, bad: int) -> Result:
+    """The checks of a stage: its tests if it left a JUnit report, else its steps. A failed step always counts."""
+    if not junit(stage).exists():
+        return Result(good, bad)
+    suites = ET.parse(junit(stage)).getroot().iter("testsuite")
+    totals = [{key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")} for suite in suites]
+    failed = sum(total["failures"] + total["errors"] for total in totals)
+    ran = sum(total["tests"] - total["skipped"] for total in totals)
+    return Result(max(0, ran - failed), failed or bad)
