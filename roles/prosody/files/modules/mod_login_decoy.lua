@@ -16,24 +16,29 @@ local hashes = require "prosody.util.hashes";
 local hex = require "prosody.util.hex";
 local random_bytes = require "prosody.util.random".bytes;
 local hashers = require "prosody.util.sasl.scram".hashers;
+local uuid = require "prosody.util.uuid".generate;
 
 local hash_name = module:get_option_enum("password_hash", "SHA-1", "SHA-256");
 local iteration_count = module:get_option_integer("default_iteration_count", 10000, 4096);
 local hash_password = hashers[hash_name];
 local key_length = hash_name == "SHA-1" and 20 or 32; -- octets
 
-local function load_secret()
-	local store = module:open_store("login_decoy");
-	local saved = store:get();
-	if saved then
-		return hex.decode(saved.secret);
-	end
-	local secret = random_bytes(32);
-	assert(store:set(nil, { secret = hex.encode(secret) }));
-	return secret;
+local store = module:open_store("login_decoy");
+
+-- Shaped like the record of an account, so that reading the one takes as long as reading the other.
+local function new_record()
+	return {
+		stored_key = hex.encode(random_bytes(key_length)), server_key = hex.encode(random_bytes(key_length));
+		salt = uuid(), iteration_count = iteration_count, created = os.time(), updated = os.time();
+	};
 end
 
-local secret = load_secret();
+local record = store:get();
+if not record then
+	record = new_record();
+	assert(store:set(nil, record));
+end
+local secret = hex.decode(record.stored_key);
 
 local function derive(purpose, username)
 	return hashes.hmac_sha256(secret, purpose .. "\0" .. username);
@@ -51,7 +56,8 @@ end
 local function with_decoys(backend)
 	return function(handler, username, ...)
 		local stored_key, server_key, iterations, salt, enabled = backend(handler, username, ...);
-		-- Derived for everybody, so that it takes the same time.
+		-- The same work for everybody, so that it takes the same time: one record found, one missing.
+		store:get(stored_key and username or nil);
 		local decoy_stored_key = derive("stored key", username):sub(1, key_length);
 		local decoy_server_key = derive("server key", username):sub(1, key_length);
 		local decoy = decoy_salt(username);
