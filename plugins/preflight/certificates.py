@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
+from itertools import pairwise
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -21,10 +23,14 @@ RSA_BITS = 2048
 def certificate_faults(pem: bytes, names: Sequence[str], now: datetime | None = None) -> Iterator[tuple[str, str]]:
     """Yield (what it is, what is wanted) for each fault of the first certificate in `pem`, wanted for `names`."""
     try:
-        certificate = x509.load_pem_x509_certificates(pem)[0]
+        certificate, *issuers = x509.load_pem_x509_certificates(pem)
     except ValueError:
         yield "not a certificate", "a chain of certificates in PEM is wanted, the host's own first"
         return
+    for signed, issuer in pairwise((certificate, *issuers)):
+        if not _is_issued_by(signed, issuer):
+            wanted = "each certificate of the chain must be followed by the one that signed it"
+            yield f"a broken chain after {signed.subject.rfc4514_string()}", wanted
     now = now or datetime.now(timezone.utc)
     if now > certificate.not_valid_after_utc:
         yield f"expired since {certificate.not_valid_after_utc:%Y-%m-%d}", VALID_NOW
@@ -66,6 +72,14 @@ def key_faults(pem: bytes, certificate_pem: bytes) -> Iterator[tuple[str, str]]:
 
 def _public_bytes(key: Any) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, TypeError, ValueError):
+        return False
+    return True
 
 
 def _dns_names(certificate: x509.Certificate) -> list[str]:

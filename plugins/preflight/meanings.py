@@ -184,7 +184,7 @@ def time_server(value: Any) -> None:
 
 def listen_address(value: Any) -> None:
     """An address as nginx writes it, IPv6 in brackets."""
-    match = re.fullmatch(r"\[(.+)\]|([\d.]+)", value)
+    match = re.fullmatch(r"\[(.+)\]|([\d.]+)", str(value))
     try:
         (ipaddress.IPv6Address if match and match[1] else ipaddress.IPv4Address)(match and (match[1] or match[2]))
     except ValueError:
@@ -194,7 +194,7 @@ def listen_address(value: Any) -> None:
 def update_origin(value: Any) -> None:
     """A pattern of Unattended-Upgrade::Origins-Pattern."""
     keys_known = "origin|codename|label|suite|archive|component|site|[oclnauts]"
-    if not re.fullmatch(rf"({keys_known})=[^,=\s]+(,({keys_known})=[^,=\s]+)*", value):
+    if not re.fullmatch(rf"({keys_known})=[^,=\s]+(,({keys_known})=[^,=\s]+)*", str(value)):
         raise ValueError("a pattern such as origin=Debian,codename=${distro_codename},label=Debian is wanted")
 
 
@@ -241,15 +241,15 @@ def contacts(value: Mapping[str, Any]) -> Iterator[Finding]:
 
 def module_name(value: Any) -> None:
     """A Prosody module; its providers of authentication and storage are chosen by other options."""
-    if not re.fullmatch(r"[a-z0-9_]+", value):
+    if not re.fullmatch(r"[a-z0-9_]+", str(value)):
         raise ValueError("the name of a Prosody module such as server_contact_info is wanted, without mod_ and .lua")
-    if value.startswith(("mod_", "auth_", "storage_")):
+    if str(value).startswith(("mod_", "auth_", "storage_")):
         raise ValueError("a plain module is wanted, without mod_, and no provider of authentication or storage")
 
 
 def fragment(value: Any) -> None:
     """The name of a template for /etc/prosody/conf.d."""
-    if not value.endswith((".cfg.lua", ".cfg.lua.j2")):
+    if not str(value).endswith((".cfg.lua", ".cfg.lua.j2")):
         raise ValueError("a template whose name ends in .cfg.lua or .cfg.lua.j2 is wanted")
 
 

@@ -161,7 +161,7 @@ def opened_ports_are_for_others(deployment: Deployment) -> Iterator[Problem]:
     reasons |= {port: f"it must stay closed, {use} is for this host alone" for port, use in LOOPBACK_PORTS.items()}
     reasons[values["firewall_ssh_port"]] = "SSH is opened by firewall_ssh_sources"
     if not values["prosody_federation_enabled"]:
-        closed = "it must stay closed, xmpp_federation_enabled is false"
+        closed = f"it must stay closed, {deployment.origin('prosody_federation_enabled')} is false"
         reasons |= dict.fromkeys(FEDERATION_PORTS, closed)
     for index, entry in enumerate(values["firewall_open_ports"]):
         first, _, last = str(entry["port"]).partition("-")

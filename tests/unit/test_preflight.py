@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from plugins.filter.xmpp import virtual_hosts
 from plugins.preflight.deployment import Deployment, Problem, problem
-from plugins.preflight.meanings import contact, findings, memory, rate, secret, time_span
+from plugins.preflight.meanings import MEANINGS, contact, findings, memory, rate, secret, time_span
 from plugins.preflight.report import problems
 from plugins.preflight.shapes import shape_problems
 from plugins.preflight.specs import Role, read_roles
 
+OURS = read_roles(Path(__file__).parents[2] / "roles")
 FACTS = {"distribution": "Debian", "distribution_major_version": "13", "service_mgr": "systemd"}
 
 
@@ -147,6 +149,38 @@ def test_roles_are_read_from_their_specifications(tmp_path: Path) -> None:
     (tmp_path / "without-a-specification").mkdir()
     (bot,) = read_roles(tmp_path)
     assert (bot.name, bot.description, list(bot.options), bot.defaults) == ("bot", "A bot", ["bot_name"], {})
+
+
+ODD_VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    2**70,
+    1.5,
+    "",
+    "x",
+    "-",
+    [],
+    {},
+    [None],
+    [7],
+    [""],
+    ["x"],
+    [[]],
+    [{}],
+    [{"port": None}],
+]
+ODD_VALUES += [{"x": None}, {"x": []}, {"x": {}}, {"admin": [7]}, {7: 7}, [{"domain": 7}], [{"domain": "a.example"}]]
+
+
+@pytest.mark.parametrize("variable", MEANINGS)
+def test_odd_values_never_break_a_meaning_or_a_rule(variable: str) -> None:
+    hosts = virtual_hosts([{"domain": "chat.example"}])
+    sound = {"xmpp_domain": "chat.example", "prosody_hosts": hosts, "certificates_hosts": hosts, "web_hosts": hosts}
+    for value in ODD_VALUES:
+        for provider in ("own_ca", "provided"):
+            everything = {**sound, "certificates_provider": provider, "prosody_admins": [], variable: value}
+            problems(deployment(OURS, everything), {})
 
 
 def test_a_problem_reads_as_a_sentence() -> None:

@@ -117,6 +117,9 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make.certificate("future", good, days=(1, 30))
     make.certificate("domain-only", good, names=(DOMAIN,))
     make.certificate("client", good, usage=ExtendedKeyUsageOID.CLIENT_AUTH)
+    (directory / "wrong-chain.pem").write_bytes(
+        b"".join((directory / f"{n}.pem").read_bytes() for n in ("good", "weak"))
+    )
     for name in ("a", "b"):
         (directory / name).mkdir()
         (directory / name / "extra.cfg.lua").touch()
