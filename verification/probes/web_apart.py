@@ -44,7 +44,7 @@ def start(hidden):
         subprocess.run(command, check=True)
     echo = http.server.HTTPServer(("127.0.0.1", 5280), Echo)
     threading.Thread(target=echo.serve_forever, daemon=True).start()
-    return subprocess.Popen(["nginx", "-g", "daemon off;"])
+    return subprocess.Popen(["nginx", "-g", "daemon off; pid /run/nginx/apart.pid;"])
 
 
 def connect(deadline):
