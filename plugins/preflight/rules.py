@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plugins.filter.xmpp import domain_name
 from plugins.preflight.deployment import Deployment, Problem, problem
 
 __all__ = ["RULES", "Rule"]
@@ -84,7 +85,7 @@ def primary_domain_is_served(deployment: Deployment) -> Iterator[Problem]:
     """`xmpp_hosts`, where given, has an entry for `xmpp_domain`."""
     hosts = deployment.values.get("xmpp_hosts")
     domain = deployment.values["xmpp_domain"]
-    if hosts and domain.lower() not in {host["domain"].lower() for host in hosts}:
+    if hosts and domain_name(domain) not in {domain_name(host["domain"]) for host in hosts}:
         yield problem("xmpp_domain", domain, "the domain of one of the entries of xmpp_hosts is wanted")
 
 
