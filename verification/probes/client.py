@@ -58,16 +58,21 @@ class WellBehavedClient(ClientXMPP):
             raise LoginFailed(f"{self.login.jid}: {word}")
         self.send_presence()
 
+    async def receive(self, body: str) -> None:
+        """Wait for the message with that body; others, such as those kept from before, are passed over."""
+        while await self.inbox.get() != body:
+            pass
 
-async def exchange(sender: Login, receiver: Login, body: str, timeout: float = 10.0) -> str:
-    """Log both in, send `body` from one to the other, and return what arrived within `timeout` seconds.
 
-    Raises LoginFailed, TimeoutError.
+async def exchange(sender: Login, receiver: Login, body: str, timeout: float = 10.0) -> None:
+    """Log both in, send `body` from one to the other, and wait until it arrives.
+
+    Raises LoginFailed, TimeoutError after `timeout` seconds.
     """
     clients = WellBehavedClient(sender), WellBehavedClient(receiver)
     try:
         await asyncio.gather(*(client.log_in() for client in clients))
         clients[0].send_message(mto=clients[1].boundjid.full, mbody=body, mtype="chat")
-        return await asyncio.wait_for(clients[1].inbox.get(), timeout)
+        await asyncio.wait_for(clients[1].receive(body), timeout)
     finally:
         await asyncio.gather(*(client.disconnect(wait=0.5) for client in clients))

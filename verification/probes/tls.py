@@ -183,18 +183,22 @@ class Channel:
         while True:
             try:
                 result = step()
-                self._flush(tls)
-                return result
             except SSL.WantReadError:
-                self._flush(tls)
-                data = self.socket.recv(65536)
-                if not data:
-                    raise Refused("connection closed") from None
-                tls.bio_write(data)
+                result = None
+                waiting = True
             except SSL.ZeroReturnError:
                 raise
             except SSL.Error as error:
                 raise Refused(_words(error)) from error
+            else:
+                waiting = False
+            self._flush(tls)
+            if not waiting:
+                return result
+            data = self.socket.recv(65536)
+            if not data:
+                raise Refused("connection closed")
+            tls.bio_write(data)
 
 
 def legacy_handshake(channel: Channel, version: str, ciphers: str) -> str:

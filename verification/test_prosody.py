@@ -1,0 +1,278 @@
+"""Prosody from inside: version, files, sandbox, configuration, and what it writes down."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from urllib.parse import quote
+
+import pytest
+import yaml
+
+from verification.probes import xmpp
+from verification.targets import KIT
+
+LIBRARY = "/usr/local/lib/portcullis"
+DATA = "/var/lib/prosody"
+HIGHEST_EXPOSURE = 1.2
+CONFIGURATION = "/etc/prosody/prosody.cfg.lua"
+
+
+@pytest.fixture
+def pid(host) -> str:
+    """The process id of the running Prosody."""
+    number = host.check_output("systemctl show --property=MainPID --value prosody")
+    assert number != "0", "prosody.service is not running"
+    return number
+
+
+@pytest.fixture
+def status(host, pid) -> dict[str, str]:
+    """What the kernel says of the running Prosody (proc(5), /proc/PID/status)."""
+    lines = host.check_output(f"cat /proc/{pid}/status").splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def query(host, statement: str) -> list[list]:
+    """Rows of Prosody's SQLite database, opened read-only."""
+    program = (
+        "import json, sqlite3, sys; "
+        f"database = sqlite3.connect('file:{DATA}/prosody.sqlite?mode=ro', uri=True); "
+        "print(json.dumps(database.execute(sys.argv[1]).fetchall()))"
+    )
+    return json.loads(host.check_output("python3 -c %s %s", program, statement))
+
+
+def setting(host, domain: str, option: str) -> str:
+    """An option of the running configuration, as the shell prints it."""
+    answer = host.check_output("prosodyctl shell %s", f'> prosody.hosts["{domain}"] and '
+                               f'require"prosody.core.configmanager".get("{domain}", "{option}")')  # fmt: skip
+    return answer.strip().removeprefix("| OK: ").removeprefix("Result: ")
+
+
+# Updates
+
+
+@pytest.mark.control("UPD-04")
+def test_this_prosody_has_no_known_holes(host, evidence):
+    version = host.check_output("dpkg-query --show --showformat='${Version}' prosody")
+    ranges = yaml.safe_load((KIT / "roles/prosody/vars/main.yml").read_text())["__prosody_fixed_versions"]
+    fixed = [
+        bounds
+        for bounds in ranges
+        if host.run("dpkg --compare-versions %s ge %s", version, bounds["from"]).rc == 0
+        and host.run("dpkg --compare-versions %s lt %s", version, bounds["below"]).rc == 0
+    ]
+    evidence(f"prosody {version}" + (f", fixed since {fixed[0]['from']}" if fixed else ""))
+    assert fixed, f"prosody {version} lacks the fixes for CVE-2026-43504 to 43507, or is of an unknown line"
+
+
+# Sandbox
+
+
+@pytest.mark.control("SBX-01")
+def test_exposure(host, evidence):
+    answer = host.run("systemd-analyze security --no-pager prosody").stdout
+    score = re.search(r"Overall exposure level for prosody\.service: ([\d.]+)", answer)
+    assert score, "systemd-analyze gives no score"
+    evidence(f"systemd-analyze security prosody: {score[1]}")
+    assert float(score[1]) <= HIGHEST_EXPOSURE
+
+
+@pytest.mark.control("SBX-02")
+def test_prosody_has_no_privilege(status, evidence):
+    capabilities = {name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
+    evidence(f"uid {status['Uid'].split()[1]}, CapEff {status['CapEff']}, CapBnd {status['CapBnd']}")
+    assert "0" not in status["Uid"].split()
+    assert {int(value, 16) for value in capabilities.values()} == {0}, capabilities
+
+
+@pytest.mark.control("SBX-02")
+def test_prosody_cannot_gain_privilege(status, evidence):
+    evidence(f"NoNewPrivs {status['NoNewPrivs']}, Seccomp {status['Seccomp']} (2: filter)")
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+
+
+@pytest.mark.control("SBX-03")
+@pytest.mark.parametrize("path", ["/etc/prosody", "/usr/local/lib", "/var/log", "/etc/systemd/system"])
+def test_prosody_cannot_change_the_system(host, pid, evidence, path):
+    file = f"{path}/portcullis-verification"
+    attempt = host.run(f"nsenter --target {pid} --mount -- touch {file}")
+    host.run(f"rm -f {file}")
+    evidence(f"touch {file}, even as root -> {attempt.stderr.strip().rpartition(': ')[2] or 'done'}")
+    assert attempt.rc != 0
+
+
+@pytest.mark.control("SBX-03")
+@pytest.mark.parametrize("path", ["/home", "/root", "/etc/portcullis", "/boot"])
+def test_prosody_cannot_look_around(host, pid, evidence, path):
+    seen = host.run(f"nsenter --target {pid} --mount -- setpriv --reuid=prosody --clear-groups ls -A {path}")
+    evidence(f"ls {path} as prosody -> {seen.stderr.strip().rpartition(': ')[2] or seen.stdout.split()[:3]}")
+    assert seen.rc != 0 or not seen.stdout.strip()
+
+
+@pytest.mark.control("SBX-04")
+def test_prosody_cannot_take_the_whole_host(host, pid, evidence):
+    limits = host.check_output(f"cat /proc/{pid}/limits")
+    core = re.search(r"Max core file size\s+(\S+)", limits)
+    assert core, limits
+    assert core[1] == "0", "a crash leaves a copy of the memory on disk"
+    group = host.check_output(f"cut -d: -f3 /proc/{pid}/cgroup | tail -n 1")
+    if not host.file(f"/sys/fs/cgroup{group}/memory.max").exists:
+        pytest.skip("not shown: the kernel does not bound memory in this container")
+    maximum, tasks = (host.check_output(f"cat /sys/fs/cgroup{group}/{name}") for name in ("memory.max", "pids.max"))
+    evidence(f"memory.max {maximum}, pids.max {tasks}, core files {core[1]}")
+    assert "max" not in (maximum, tasks)
+
+
+# Configuration
+
+
+@pytest.mark.control("CONF-01")
+def test_every_option_is_read(host, evidence):
+    trial = host.run(f"{LIBRARY}/prosody-trial /")
+    assert trial.rc == 0, trial.stderr
+    options = host.check_output(f"grep --count --extended-regexp '^[[:space:]]*[a-z0-9_]+ = ' {CONFIGURATION}")
+    evidence(f"trial boot of {CONFIGURATION}: no complaint, each of {options} lines with an option is read")
+
+
+@pytest.mark.control("CONF-01")
+@pytest.mark.parametrize("option", ["max_connections_per_ip", "tls_channel_binding"])
+def test_an_invented_option_is_found(host, evidence, option):
+    stage = host.check_output("mktemp --directory --tmpdir=/run verification.XXXXXX")
+    try:
+        host.check_output(f"mkdir {stage}/etc && cp -a /etc/prosody {stage}/etc/")
+        host.check_output(f"sed -i '1i {option} = 5' {stage}{CONFIGURATION}")
+        trial = host.run(f"{LIBRARY}/prosody-trial {stage}")
+    finally:
+        host.run(f"rm -rf {stage}")
+    complaint = next((line for line in trial.stderr.splitlines() if option in line), "")
+    evidence(f"{option} = 5 -> {complaint}")
+    assert trial.rc != 0
+    assert complaint, trial.stderr
+
+
+@pytest.mark.control("CONF-02")
+def test_prosody_cannot_change_its_configuration(host, evidence):
+    writable = host.check_output(
+        f"find /etc/prosody {LIBRARY} \\( ! -user root -o -perm /022 \\) ! -type l -printf '%M %u:%g %p\\n'"
+    )
+    assert not writable, writable
+    readable = host.check_output("find /etc/prosody -type f -perm /007 -printf '%M %u:%g %p\\n'")
+    assert not readable, readable
+    file = host.file(CONFIGURATION)
+    evidence(f"{CONFIGURATION} {file.mode:o} {file.user}:{file.group}")
+    assert (file.mode, file.user, file.group) == (0o640, "root", "prosody")
+
+
+@pytest.mark.control("CONF-03")
+def test_prosody_serves_http_to_nginx_alone(host, pid, evidence):
+    listening = host.check_output("ss --no-header --tcp --listening --numeric --processes")
+    mine = [line.split()[3] for line in listening.splitlines() if f"pid={pid}," in line]
+    ports = {address.rpartition(":")[2] for address in mine if not address.startswith(("127.", "[::1]"))}
+    inside = sorted(address for address in mine if address.startswith(("127.", "[::1]")))
+    evidence(f"public {', '.join(sorted(ports))}; loopback {', '.join(inside)}")
+    assert ports <= {"5222", "5223", "5269", "5270"}
+
+
+@pytest.mark.control("CONF-04")
+def test_prosody_is_administered_over_its_socket_alone(host, evidence):
+    listening = host.check_output("ss --no-header --tcp --listening --numeric")
+    assert not re.search(r":5582\s", listening), "the telnet console listens on 5582"
+    path = host.check_output("ss --no-header --unix --listening | grep --only-matching '/[^ ]*prosody.sock'")
+    file = host.file(path)
+    parent = host.file(path.rpartition("/")[0])
+    evidence(f"{path} {file.mode:o} {file.user}:{file.group} in {parent.mode:o} {parent.user}:{parent.group}")
+    assert not (file.mode & 0o007 and parent.mode & 0o007), "everybody on the host may administer Prosody"
+
+
+@pytest.mark.control("CONF-05")
+def test_prosodyctl_finds_nothing(host, evidence):
+    check = host.run("prosodyctl check config")
+    evidence(f"prosodyctl check config: {check.stdout.strip().splitlines()[-1]}")
+    assert check.rc == 0, check.stdout
+
+
+# Passwords and privacy
+
+
+@pytest.mark.control("AUTH-03")
+def test_passwords_are_kept_as_salted_hashes(host, evidence):
+    if not host.file(f"{DATA}/prosody.sqlite").exists:
+        pytest.skip("not shown: accounts are not in SQLite")
+    rows = query(host, "select key, length(value), count(*) from prosody where store = 'accounts' group by 1, 2")
+    kept = {(key, length): count for key, length, count in rows}
+    if not rows:
+        pytest.skip("not shown: there are no accounts yet")
+    assert not [key for key, _ in kept if key == "password"], "passwords are kept in plaintext"
+    evidence(f"{kept.get(('stored_key', 64), 0)} accounts with SHA-256 keys, no key 'password'")
+    assert {length for key, length in kept if key == "stored_key"} == {64}, "keys of another length than SHA-256"
+    weakest = query(host, "select min(cast(value as integer)) from prosody where key = 'iteration_count'")[0][0]
+    assert weakest >= 10_000, f"{weakest} iterations"
+
+
+@pytest.mark.control("PRIV-01")
+def test_the_log_holds_no_messages_and_no_addresses(host, login, evidence):
+    marker = f"portcullis-{uuid.uuid4()}"
+    cursor = host.check_output("journalctl --lines=0 --show-cursor --quiet").partition("cursor: ")[2]
+    alice, bob = login(0), login(1)
+    bob.send(f"<message type='chat' to='{alice.jid}'><body>{marker}</body></message>")
+    alice.wait("message", from_=bob.jid)
+    alice.stream.close()
+    lines = host.check_output(
+        "journalctl --sync; journalctl --no-pager --quiet --output=cat --unit=prosody --after-cursor=%s", cursor
+    ).splitlines()
+    assert lines, "the log is silent, so it shows nothing"
+    assert not [line for line in lines if marker in line], "the log holds a message"
+    addressed = [line for line in lines if ADDRESS.search(line) and "failed login" not in line]
+    assert not addressed, addressed[0]
+    # A bracket keeps the marker itself out of the log of commands.
+    files = host.run(f"grep --recursive --files-with-matches '[{marker[0]}]{marker[1:]}' /var/log --exclude-dir=journal")
+    assert not files.stdout, files.stdout
+    evidence(f"{len(lines)} lines since a login and a message: no text, no address; nothing in /var/log")
+
+
+ADDRESS = re.compile(r"\b\d{1,3}(\.\d{1,3}){3}\b|\b[0-9a-f]{1,4}(:[0-9a-f]{0,4}){3,7}\b")
+
+
+@pytest.mark.control("PRIV-03")
+@pytest.mark.parametrize("store", ["archive_expires_after", "muc_log_expires_after", "http_file_share_expires_after"])
+def test_what_is_kept_is_kept_for_a_time(host, target, evidence, store):
+    service = {"muc_log_expires_after": "muc", "http_file_share_expires_after": "upload"}.get(store, "domain")
+    for virtual_host in target.hosts:
+        name = getattr(virtual_host, service)
+        if name:
+            value = setting(host, name, store)
+            evidence(f"{name}: {store} = {value}")
+            assert value not in ("never", "nil", "inf")
+
+
+@pytest.mark.control("PRIV-04")
+def test_push_tells_nothing(login, evidence):
+    marker = f"portcullis-{uuid.uuid4()}"
+    alice, push_service = login(0), login(-1, resource=quote(marker))
+    push_service.send("<presence/>")
+    alice.send("<presence/>")
+    alice.iq("set", f"<enable xmlns='urn:xmpp:push:0' jid='{push_service.jid}' node='{marker}'/>")
+    alice.stream.close()
+    try:
+        push_service.send(f"<message type='chat' to='{alice.bare}'><body>{marker}-body</body></message>")
+        notification = push_service.wait("iq", type="set")
+    finally:
+        again = login(0)
+        again.iq("set", f"<disable xmlns='urn:xmpp:push:0' jid='{push_service.jid}' node='{marker}'/>")
+    told = xmpp.ET.tostring(notification, encoding="unicode")
+    fields = [field.get("var") for field in notification.iter("{jabber:x:data}field")]
+    evidence(f"notification with {', '.join(filter(None, fields))}")
+    assert f"{marker}-body" not in told, "the push service is told the message"
+    assert "last-message-sender" not in fields or push_service.bare not in told.partition("last-message-sender")[2]
+
+
+@pytest.mark.control("PRIV-05")
+def test_the_data_is_prosody_s_alone(host, evidence):
+    directory = host.file(DATA)
+    evidence(f"{DATA} {directory.mode:o} {directory.user}:{directory.group}")
+    assert (directory.user, directory.mode & 0o007) == ("prosody", 0)
+    others = host.check_output(f"find {DATA} -type f \\( -perm /077 -o ! -user prosody \\) -printf '%M %u:%g %p\\n'")
+    assert not others, others
