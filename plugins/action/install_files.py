@@ -77,7 +77,7 @@ SPECIFICATION: dict[str, dict[str, tuple[Rule, Any]]] = {
     },
     "commands": {
         "argv": (ARGV, REQUIRED),
-        "on": (PATHS, REQUIRED),
+        "paths": (PATHS, REQUIRED),
     },
     "services": {
         "name": (NAME, REQUIRED),
@@ -98,7 +98,7 @@ SOURCES = ("template", "content", "src", "link", "from")
 
 def validated(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the task's arguments with every default filled in. Raises AnsibleActionFail on wrong input."""
-    if unknown := sorted(set(arguments) - {*SPECIFICATION, CONFIRM}):
+    if unknown := sorted(map(str, set(arguments) - {*SPECIFICATION, CONFIRM})):
         raise AnsibleActionFail(f"{unknown[0]}: unknown; install_files takes {', '.join([*SPECIFICATION, CONFIRM])}")
     plan: dict[str, Any] = {name: list(_entries(name, arguments.get(name) or [])) for name in SPECIFICATION}
     plan[CONFIRM] = arguments.get(CONFIRM)
@@ -120,7 +120,7 @@ def _entries(name: str, entries: Any) -> Iterator[dict[str, Any]]:
     for entry, where in zip(entries, _places(name, entries)):
         if not isinstance(entry, dict):
             raise AnsibleActionFail(f"{where}: got {entry!r}, want a mapping with {', '.join(specification)}")
-        if unknown := sorted(set(entry) - set(specification)):
+        if unknown := sorted(map(str, set(entry) - set(specification))):
             raise AnsibleActionFail(f"{where}: {unknown[0]}: unknown; known are {', '.join(specification)}")
         complete = {}
         for key, ((test, wanted), default) in specification.items():

@@ -562,7 +562,7 @@ class Transaction:
         if changes:
             Backup(self._previous).write(changes)
             self._mark(touched)
-        commands = [c for c in self.plan["commands"] if any(below(path, c["on"]) for path in touched)]
+        commands = [c for c in self.plan["commands"] if any(below(path, c["paths"]) for path in touched)]
         try:
             if changes and self.confirm_seconds:
                 self._arm(units, todo, commands)

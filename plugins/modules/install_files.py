@@ -121,7 +121,7 @@ options:
         elements: path
         required: true
   commands:
-    description: Programs to run after the swap and before the services, if a changed file is below C(on).
+    description: Programs to run after the swap and before the services, if a changed file is below C(paths).
     type: list
     elements: dict
     suboptions:
@@ -130,7 +130,7 @@ options:
         type: list
         elements: str
         required: true
-      on:
+      paths:
         description: Files and directories.
         type: list
         elements: path

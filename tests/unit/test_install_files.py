@@ -213,7 +213,7 @@ def test_the_previous_version_is_kept(host):
 
 
 def test_commands_run_only_for_their_files(host, tmp_path):
-    commands = [{"argv": ["touch", str(tmp_path / name)], "on": [f"/etc/{name}"]} for name in ("toy", "other")]
+    commands = [{"argv": ["touch", str(tmp_path / name)], "paths": [f"/etc/{name}"]} for name in ("toy", "other")]
     result = install(host, file(CONFIG), commands=commands)
     assert "run touch" in result["actions"]
     assert (tmp_path / "toy").exists()
@@ -335,7 +335,7 @@ def test_services_brought_up_before_the_failing_one_go_back_too(host):
 def test_a_failing_command_is_undone_and_run_again_on_the_old_files(host, tmp_path):
     log = tmp_path / "log"
     script = f"cat {tmp_path}{CONFIG} >> {log}; ! grep -q bad {tmp_path}{CONFIG}"
-    commands = [{"argv": ["sh", "-c", script], "on": ["/etc/toy"]}]
+    commands = [{"argv": ["sh", "-c", script], "paths": ["/etc/toy"]}]
     install(host, file(CONFIG, "good "), commands=commands)
     with pytest.raises(Failure, match="The command 'sh' failed"):
         install(host, file(CONFIG, "bad "), commands=commands)

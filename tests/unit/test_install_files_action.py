@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from ansible.constants import DEFAULT_VAULT_ID_MATCH
 from ansible.errors import AnsibleActionFail
 from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.plugin_docs import read_docstring
 from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible.template import Templar, trust_as_template
 
-from plugins.action.install_files import ActionModule, validated
+from plugins.action.install_files import REQUIRED, SPECIFICATION, ActionModule, validated
 
+MODULE = Path(__file__).parents[2] / "plugins/modules/install_files.py"
 CONFIG = {"dest": "/etc/toy.conf", "content": "x"}
 SECRETS = [(DEFAULT_VAULT_ID_MATCH, VaultSecret(b"passphrase"))]
 
@@ -79,7 +82,7 @@ def write(path, text):
         ({"files": [CONFIG], "directories": [{"path": "/etc/toy.conf"}]}, "path /etc/toy.conf: given twice"),
         ({"checks": [{"name": "x", "command": "nft -c", "paths": []}]}, "command: got 'nft -c', want a list: the prog"),
         ({"checks": [{"name": "x", "command": ["nft", 1], "paths": []}]}, r"command: got \['nft', 1\], want a list"),
-        ({"commands": [{"argv": [], "on": []}]}, r"commands\[0\]: argv: got \[\], want a list: the program"),
+        ({"commands": [{"argv": [], "paths": []}]}, r"commands\[0\]: argv: got \[\], want a list: the program"),
         ({"services": [{"name": "toy", "reload_on": "/etc"}]}, "reload_on: got '/etc', want a list of absolute"),
         ({"services": [{"name": "toy", "probe_timeout": 0}]}, "probe_timeout: got 0, want a number of seconds"),
         ({"services": [{"name": "toy"}, {"name": "toy"}]}, "service toy: given twice"),
@@ -172,3 +175,15 @@ def test_the_transaction_bears_the_name_of_its_role(tmp_path):
     task = action(tmp_path, {"files": [CONFIG]})
     task.run()
     assert json.loads(zlib.decompress(base64.b64decode(task.sent["payload"])))["name"] == "some.collection-toy-role"
+
+
+def test_the_documentation_tells_every_option_and_its_default():
+    options = read_docstring(str(MODULE))["doc"]["options"]
+    assert options.pop("confirm_seconds")
+    assert options.keys() == SPECIFICATION.keys()
+    for name, specification in SPECIFICATION.items():
+        documented = {
+            key: REQUIRED if option.get("required") else option.get("default")
+            for key, option in options[name]["suboptions"].items()
+        }
+        assert documented == {key: default for key, (_, default) in specification.items()}
