@@ -57,4 +57,9 @@ def timed_line(text: str) -> Iterator[None]:
         yield
     finally:
         progress("")
-    print(f"  {text:<70} {time.monotonic() - began:6.1f} s", flush=True)
+    print(f"  {text:<{columns() - 13}} {time.monotonic() - began:6.1f} s", flush=True)
+
+
+def columns() -> int:
+    """How wide a line of ours may be: as plugins/callback/portcullis.py has it."""
+    return min(shutil.get_terminal_size((100, 24)).columns, 120)

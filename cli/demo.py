@@ -19,7 +19,7 @@ INVENTORY = ROOT / "inventories" / "demo" / "hosts.yml"
 REACHED = INVENTORY.parent / "host_vars" / "demo.yml"
 LAB = ROOT / ".cache" / "lab" / "demo"
 ACCOUNTS = LAB / "accounts.yml"
-CA_FILE = LAB / "ca" / "ca.crt"
+CA_FILE = LAB / "ca" / "ca.pem"
 REPORT = ROOT / "reports" / "demo"
 GREETING = "Is anybody listening? Nobody but you."
 
@@ -66,8 +66,9 @@ def show() -> int:
     outcome = deploy.play(ROOT / "playbooks" / "demo.yml", [str(INVENTORY)])
     if outcome.status != GOOD:
         return outcome.status
-    unchanged = "nothing had to change" if outcome.changed == 0 else "what differed is brought up to date"
-    print(f"  changed={outcome.changed}: {unchanged}\n", flush=True)
+    if outcome.changed == 0:
+        print("  Nothing had to change: the server was as it should be.")
+    print(flush=True)
     with timed_line("Two clients log in, by STARTTLS and by direct TLS, and one writes to the other"):
         talk()
     with timed_line("Verify every promise, from outside and from inside"):

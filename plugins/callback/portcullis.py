@@ -65,6 +65,7 @@ class CallbackModule(CallbackBase):
         self._role_began = self._began
         self._role = ""
         self._role_spoke = False
+        self._is_role = False
         self._task: Running | None = None
         self._several_hosts = False
         self._refused = False
@@ -81,12 +82,13 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """End the task before, begin this one."""
         self._end_task()
-        role = task._role.get_name() if task._role else ""
+        name, path = task.name or task.action, task.get_path() or ""
+        role = task._role.get_name() if task._role else Path(path.rpartition(":")[0]).stem
         if role != self._role:
             self._end_role()
             self._role, self._role_began, self._role_spoke = role, time.monotonic(), False
-        name = task.name or task.action
-        self._task = Running(name, role, task.get_path() or "", time.monotonic())
+            self._is_role = task._role is not None
+        self._task = Running(name, role, path, time.monotonic())
         self._transient(f"  {self._role:<{ROLE_WIDTH}} {name} ...")
 
     def v2_playbook_on_handler_task_start(self, task: Any) -> None:
@@ -154,7 +156,7 @@ class CallbackModule(CallbackBase):
             self._line(task.name, time.monotonic() - task.began, constants.COLOR_OK)
 
     def _end_role(self) -> None:
-        if self._role and not self._role_spoke:
+        if self._role and self._is_role and not self._role_spoke:
             self._line("nothing to change", time.monotonic() - self._role_began, constants.COLOR_OK)
         self._role = ""
 
