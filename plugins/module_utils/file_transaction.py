@@ -35,6 +35,7 @@ LOCK_TIMEOUT = 300  # seconds to wait for another transaction on the same host
 COMMAND_TIMEOUT = 120  # seconds for a check, a command or one try of a probe
 SERVICE_TIMEOUT = 300  # seconds for one systemctl call: above systemd's own start and stop time-outs
 SETTLE_TIME = 1.0  # seconds that a service without a probe has to stay up
+PROGRAM_MISSING = 127  # exit status, as shells give it
 OUTPUT_LINES = 40  # lines of a program's output that a failure message carries
 DIFF_LIMIT = 100_000  # bytes; larger files are named in a diff, not shown
 SHORTEST_SECRET = 6  # characters; shorter lines of a secret file are too common to be censored elsewhere
@@ -85,7 +86,7 @@ def run(argv: list[str], timeout: float = COMMAND_TIMEOUT) -> Outcome:
                 start_new_session=True,
             )
         except OSError as error:
-            return Outcome(argv, 127, f"{argv[0]}: {error.strerror}")
+            return Outcome(argv, PROGRAM_MISSING, f"{argv[0]}: {error.strerror}")
         note = ""
         try:
             status = process.wait(timeout)
@@ -514,7 +515,9 @@ class Transaction:
                     self.skipped.append(check["name"])
                     continue
                 outcome = run(command)
-                if outcome.status:
+                if self.check and outcome.status == PROGRAM_MISSING:
+                    self.skipped.append(check["name"])  # it needs a package that check mode did not install
+                elif outcome.status:
                     report = self._censored(str(outcome)).replace(f"{stage}/", "/").replace(stage, "/")
                     raise Failure(f"Nothing was changed: the check '{check['name']}' refused the new files.\n{report}")
 

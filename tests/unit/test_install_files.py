@@ -480,7 +480,7 @@ def test_check_mode_on_a_fresh_host_writes_nothing(host):
     assert host.services.calls == []
 
 
-@pytest.mark.parametrize(("script", "skipped"), [("true", []), (None, ["the toy's own"])])
+@pytest.mark.parametrize(("script", "skipped"), [("true", []), ("exit 127", ["the toy's own"]), (None, ["the toy's own"])])
 def test_check_mode_runs_the_checks_it_can(host, script, skipped):
     checks = check_that(script, "/etc/toy")
     if script is None:
