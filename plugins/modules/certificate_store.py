@@ -62,7 +62,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 certificates:
-  description: By domain, C(chain) and C(public_key) (PEM or null), and whether it is C(unfinished): not in every service.
+  description: By domain, C(chain) and C(public_key) (PEM or null), and whether it is C(unfinished), see C(installed).
   type: dict
   returned: when O(state=reported)
 requests:
@@ -99,7 +99,7 @@ class Store:
         return {
             "chain": _read(directory / "fullchain.pem"),
             "public_key": self._openssl("pkey", "-pubout", "-in", str(key)) if key.exists() else None,
-            "unfinished": (directory / "unfinished").exists(),
+            "unfinished": self.unfinished(domain),
         }
 
     def request(self, domain: str, key_type: str) -> str:
@@ -111,19 +111,19 @@ class Store:
         self._openssl("genpkey", *KEY_OPTIONS[key_type], "-out", key)
         return self._openssl("req", "-new", "-key", key, "-subj", "/")
 
-    def differs(self, domain: str, chain: str, private_key: str | None) -> bool:
-        """Whether a pair is not in use, or did not reach every service."""
+    def in_use(self, domain: str, chain: str, private_key: str | None) -> bool:
+        """Whether the pair is the one in use; a key that never left the host is the one of its chain."""
         directory = STORE / domain
-        return (
-            chain != _read(directory / "fullchain.pem")
-            or (private_key is not None and private_key != _read(directory / "privkey.pem"))
-            or (directory / "unfinished").exists()
+        return chain == _read(directory / "fullchain.pem") and (
+            private_key is None or private_key == _read(directory / "privkey.pem")
         )
 
+    def unfinished(self, domain: str) -> bool:
+        """Whether the pair in use did not reach every service."""
+        return (STORE / domain / "unfinished").exists()
+
     def lay_beside(self, domain: str, chain: str, private_key: str | None) -> None:
-        """Put a pair where C(certificate-deploy) looks for it, unless the very chain is in use."""
-        if chain == _read(STORE / domain / "fullchain.pem"):
-            return
+        """Put a pair where C(certificate-deploy) looks for it."""
         waiting = STORE / domain / "next"
         waiting.mkdir(parents=True, mode=0o700, exist_ok=True)
         if private_key is not None:
@@ -189,20 +189,22 @@ def main() -> None:
         module.exit_json(changed=bool(parameters["domains"]), requests=requests)
 
     pairs = {domain: (chain, parameters["private_keys"].get(domain)) for domain, chain in parameters["chains"].items()}
-    changed = {domain: pair for domain, pair in pairs.items() if store.differs(domain, *pair)}
+    new = {domain: pair for domain, pair in pairs.items() if not store.in_use(domain, *pair)}
+    changed = [domain for domain in pairs if domain in new or store.unfinished(domain)]
     diff = [
         {
-            "header": f"certificate of {domain}",
+            "before_header": f"certificate of {domain}",
             "before": store.summary(_read(STORE / domain / "fullchain.pem")),
+            "after_header": f"certificate of {domain}",
             "after": store.summary(chain),
         }
-        for domain, (chain, _key) in changed.items()
+        for domain, (chain, _key) in new.items()
     ]
     if changed and not module.check_mode:
-        for domain, pair in changed.items():
+        for domain, pair in new.items():
             store.lay_beside(domain, *pair)
-        store.deploy(list(changed))
-    module.exit_json(changed=bool(changed), changed_domains=list(changed), diff=diff)
+        store.deploy(changed)
+    module.exit_json(changed=bool(changed), changed_domains=changed, diff=diff)
 
 
 if __name__ == "__main__":
