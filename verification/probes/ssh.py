@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
+import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 TIMEOUT = 5.0  # seconds
@@ -30,9 +33,13 @@ def offered(address: str, port: int) -> Offer:
     return Offer(names[0], names[1], names[3], names[5])
 
 
-def refusal(address: str, port: int, kex: str, cipher: str, mac: str) -> str:
-    """How the server turns down a client with these algorithms alone, or "" if it takes them. Raises as `offered`."""
-    lists = [kex, HOST_KEYS, cipher, cipher, mac, mac, "none", "none", "", ""]
+def refusal(address: str, port: int, algorithms: Mapping[str, str]) -> str:
+    """How the server turns down a client that knows these algorithms alone, or "" if it takes them.
+
+    `algorithms` has lists separated by commas under "kex", "cipher" and "mac". Raises as `offered`.
+    """
+    ciphers, macs = [algorithms["cipher"]] * 2, [algorithms["mac"]] * 2
+    lists = [algorithms["kex"], HOST_KEYS, *ciphers, *macs, "none", "none", "", ""]
     payload = bytes([MSG_KEXINIT]) + os.urandom(16) + b"".join(_string(names.encode()) for names in lists) + bytes(5)
     padding = 8 - (len(payload) + 5) % 8 + 8
     packet = struct.pack(">IB", len(payload) + padding + 1, padding) + payload + bytes(padding)
@@ -50,6 +57,18 @@ def refusal(address: str, port: int, kex: str, cipher: str, mac: str) -> str:
             length = struct.unpack(">I", answer[5:9])[0]
             return answer[9 : 9 + length].decode(errors="replace")
         return ""
+
+
+def methods(address: str, port: int, user: str = "nobody") -> list[str]:
+    """The ways in that sshd offers this user. Raises OSError without an OpenSSH client, EOFError without an answer."""
+    options = ["PreferredAuthentications=none", "BatchMode=yes", "StrictHostKeyChecking=no", "ControlPath=none",
+               "UserKnownHostsFile=/dev/null", "GlobalKnownHostsFile=/dev/null"]  # fmt: skip
+    command = ["ssh", "-F", "none", "-p", str(port), *(word for option in options for word in ("-o", option))]
+    said = subprocess.run([*command, f"{user}@{address}", "true"], capture_output=True, text=True, check=False).stderr
+    denied = re.search(r"Permission denied \(([^)]*)\)", said)
+    if not denied:
+        raise EOFError(said.strip())
+    return denied[1].split(",")
 
 
 def _greet(connection: socket.socket) -> bytes:
