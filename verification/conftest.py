@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker, and refuse an unknown control before anything runs."""
     # testinfra calls ansible-inventory by its name: the one beside this Python is meant.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    # Tests that log in share the accounts, so one worker of xdist has them all.
+    # With xdist: what shares accounts or the fixtures of a file belongs to one worker.
     if config.getoption("dist", "no") == "load":
         config.option.dist = "loadgroup"
     config.addinivalue_line("markers", "control(id): the control of the catalogue that this test proves")
@@ -52,8 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         item.user_properties += [("control", control) for control in sorted(controls_of(item))]
         item.user_properties.append(("host", _host_name(item)))
-        if "accounts" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("accounts"))
+        shares_accounts = "accounts" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("accounts" if shares_accounts else item.path.stem))
 
 
 def selected(config: pytest.Config) -> set[str]:

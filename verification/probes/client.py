@@ -72,7 +72,7 @@ async def exchange(sender: Login, receiver: Login, body: str, timeout: float = 1
     clients = WellBehavedClient(sender), WellBehavedClient(receiver)
     try:
         await asyncio.gather(*(client.log_in() for client in clients))
-        clients[0].send_message(mto=clients[1].boundjid.full, mbody=body, mtype="chat")
+        clients[0].send_message(mto=clients[1].boundjid, mbody=body, mtype="chat")
         await asyncio.wait_for(clients[1].receive(body), timeout)
     finally:
         await asyncio.gather(*(client.disconnect(wait=0.5) for client in clients))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable
+from typing import Callable, TypeVar
 
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store
@@ -19,6 +19,7 @@ from nassl.legacy_ssl_client import LegacySslClient
 from nassl.ssl_client import OpenSslVerifyEnum, OpenSslVersionEnum
 from OpenSSL import SSL
 
+T = TypeVar("T")
 TIMEOUT = 10.0
 VERSIONS = {
     "TLSv1": SSL.TLS1_VERSION,
@@ -120,13 +121,13 @@ class Channel:
     def receive(self, timeout: float | None = None) -> bytes:
         """Whatever comes next; b"" when the peer has closed. Raises TimeoutError, Refused."""
         self.socket.settimeout(self.timeout if timeout is None else timeout)
-        if self.tls is None:
-            return self.socket.recv(65536)
+        tls = self.tls
+        if tls is None:
+            return self._read()
         try:
-            data: bytes = self._pump(self.tls, lambda: self.tls.recv(65536))  # type: ignore[union-attr]
-        except (SSL.ZeroReturnError, ConnectionError):
+            return self._pump(tls, lambda: tls.recv(65536))
+        except SSL.ZeroReturnError:
             return b""
-        return data
 
     @property
     def version(self) -> str:
@@ -179,26 +180,31 @@ class Channel:
             except SSL.WantReadError:
                 return
 
-    def _pump(self, tls: SSL.Connection, step: Callable[[], object]):  # type: ignore[no-untyped-def]
+    def _pump(self, tls: SSL.Connection, step: Callable[[], T]) -> T:
+        """Take a step, carrying what OpenSSL wants to say and hear, until it is done."""
         while True:
             try:
                 result = step()
             except SSL.WantReadError:
-                result = None
-                waiting = True
+                self._flush(tls)
             except SSL.ZeroReturnError:
                 raise
             except SSL.Error as error:
                 raise Refused(_words(error)) from error
             else:
-                waiting = False
-            self._flush(tls)
-            if not waiting:
+                self._flush(tls)
                 return result
-            data = self.socket.recv(65536)
+            data = self._read()
             if not data:
                 raise Refused("connection closed")
             tls.bio_write(data)
+
+    def _read(self) -> bytes:
+        """What the network brings next; a connection that is reset has ended."""
+        try:
+            return self.socket.recv(65536)
+        except ConnectionError:
+            return b""
 
 
 def legacy_handshake(channel: Channel, version: str, ciphers: str) -> str:

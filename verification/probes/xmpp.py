@@ -6,15 +6,19 @@ Streams and SASL of RFC 6120, SCRAM of RFC 5802 and RFC 7677, channel binding tl
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import secrets
 import time
 from dataclasses import dataclass
+from typing import Any
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import quoteattr
 
-from .tls import TIMEOUT, Channel, Offer
+from OpenSSL import SSL
+
+from .tls import TIMEOUT, Channel, Offer, Refused
 
 CLIENT = "jabber:client"
 SERVER = "jabber:server"
@@ -37,30 +41,34 @@ DIRECT_TLS = {C2S_DIRECT, S2S_DIRECT}
 ALPN = {C2S: "xmpp-client", C2S_DIRECT: "xmpp-client", S2S: "xmpp-server", S2S_DIRECT: "xmpp-server"}
 
 
-class StreamEnded(Exception):
-    """The server closed the stream. `condition` is its stream error, such as "policy-violation", or ""."""
-
-    def __init__(self, condition: str = "", text: str = "") -> None:
-        super().__init__(": ".join(part for part in (condition or "stream closed", text) if part))
-        self.condition = condition
-
-
-class AuthenticationFailed(Exception):
-    """The server's SASL failure. `condition` is its name in RFC 6120 section 6.5, such as "not-authorized"."""
+class Refusal(Exception):
+    """The server's no. `condition` is its name in RFC 6120, such as "policy-violation"; the text adds its words."""
 
     def __init__(self, condition: str, text: str = "") -> None:
         super().__init__(": ".join(part for part in (condition, text) if part))
         self.condition = condition
 
 
-class StanzaError(Exception):
-    """The answer to a request was an error stanza; `condition` as in RFC 6120 section 8.3.3."""
+class StreamEnded(Refusal):
+    """The server closed the stream; with a stream error (RFC 6120 section 4.9.3), or without a word."""
+
+    def __init__(self, condition: str = "stream closed", text: str = "") -> None:
+        super().__init__(condition, text)
+
+
+class AuthenticationFailed(Refusal):
+    """SASL failed (RFC 6120 section 6.5), such as "not-authorized"."""
+
+
+class StanzaError(Refusal):
+    """The answer to a request was an error stanza (RFC 6120 section 8.3.3)."""
 
     def __init__(self, stanza: ET.Element) -> None:
         error = next((child for child in stanza if local_name(child) == "error"), None)
-        self.condition = condition_of(error) if error is not None else "error"
-        text = error.findtext("stanzas:text", "", NS) if error is not None else ""
-        super().__init__(": ".join(part for part in (self.condition, text) if part))
+        if error is None:
+            super().__init__("error")
+        else:
+            super().__init__(condition_of(error), error.findtext("stanzas:text", "", NS))
 
 
 def local_name(element: ET.Element) -> str:
@@ -89,7 +97,7 @@ class Stream:
         self.namespace = namespace
         self.sender = sender
         self.header: dict[str, str] = {}
-        self._parser = ET.XMLPullParser(("start", "end"))
+        self._parser: ET.XMLPullParser = ET.XMLPullParser(("start", "end"))
         self._depth = 0
         self._root: ET.Element | None = None
 
@@ -101,10 +109,8 @@ class Stream:
 
     def close(self) -> None:
         """End the stream as a polite client does, then the connection."""
-        try:
+        with contextlib.suppress(OSError, Refused, SSL.Error):  # the server may be gone already
             self.channel.send(b"</stream:stream>")
-        except Exception:  # noqa: BLE001 - a stream the server already ended has nobody to be polite to
-            pass
         self.channel.close()
 
     def open(self) -> ET.Element:
@@ -130,22 +136,11 @@ class Stream:
         """The next first-level element. Raises StreamEnded, TimeoutError."""
         deadline = time.monotonic() + timeout
         while True:
-            for event, element in self._parser.read_events():
-                if event == "start":
-                    if self._depth == 0:
-                        self._root = element
-                        self.header = dict(element.attrib)
-                    self._depth += 1
-                    continue
-                self._depth -= 1
-                if self._depth == 0:
-                    raise StreamEnded()
-                if self._depth == 1:
-                    if self._root is not None:
-                        self._root.remove(element)
-                    if element.tag == f"{{{NS['stream']}}}error":
-                        raise StreamEnded(condition_of(element), element.findtext("streams:text", "", NS))
-                    return element
+            element = self._parsed()
+            if element is not None:
+                if element.tag == f"{{{NS['stream']}}}error":
+                    raise StreamEnded(condition_of(element), element.findtext("streams:text", "", NS))
+                return element
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise TimeoutError(f"nothing more within {timeout:g} s")
@@ -153,6 +148,24 @@ class Stream:
             if not data:
                 raise StreamEnded()
             self._parser.feed(data)
+
+    def _parsed(self) -> ET.Element | None:
+        """The next first-level element that arrived whole; None when there is none yet. Raises StreamEnded."""
+        events: Any = self._parser.read_events()
+        for event, element in events:
+            if event == "start":
+                if self._depth == 0:
+                    self._root = element
+                    self.header = dict(element.attrib)
+                self._depth += 1
+                continue
+            self._depth -= 1
+            if self._depth == 0:
+                raise StreamEnded()
+            if self._depth == 1 and self._root is not None:
+                self._root.remove(element)
+                return element
+        return None
 
     def expect(self, *names: str, timeout: float = TIMEOUT) -> ET.Element:
         """The next first-level element with one of these local names; others are passed over."""
@@ -204,9 +217,9 @@ def open_channel(address: str, port: int, domain: str, *, standard_port: int = C
 def connect(
     address: str, port: int, domain: str, *, standard_port: int = C2S, offer: Offer | None = None, sender: str = ""
 ) -> tuple[Stream, ET.Element]:
-    """An open, encrypted stream and its features. Arguments as for `open_channel`; `offer` defaults to a modern client's.
+    """An open, encrypted stream and its features.
 
-    Raises OSError, StreamEnded, tls.Refused.
+    Arguments as for `open_channel`; `offer` defaults to a modern client's. Raises OSError, StreamEnded, tls.Refused.
     """
     channel = open_channel(address, port, domain, standard_port=standard_port, sender=sender)
     try:

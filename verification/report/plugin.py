@@ -8,8 +8,9 @@ Exit status: 0 nothing failed, 1 a control failed, 2 unusable input (inventory, 
 from __future__ import annotations
 
 import io
+import re
+import textwrap
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,11 @@ from verification import catalogue
 
 from . import terminal
 from .results import FAILED, Outcome, Results, Verdict, summary, write_json
+
+# testinfra's AssertionError of a command that failed.
+UNEXPECTED_EXIT = re.compile(r"Unexpected exit code (?P<status>\d+) for .*_stderr=b(['\"])(?P<said>.*?)\2\)", re.DOTALL)
+EXCEPTION_NAME = re.compile(r"^(AssertionError: |Failed: |([a-z_]+\.)+(?=[A-Z]))")
+LONGEST_REASON = 240
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -157,15 +163,17 @@ def _reason(report: pytest.TestReport) -> str:
     if report.skipped and isinstance(report.longrepr, tuple):
         return report.longrepr[2].removeprefix("Skipped: ")
     crash = getattr(report.longrepr, "reprcrash", None)
-    message = crash.message if crash else report.longreprtext
-    return next(_meaningful(message), "failed")
+    return shorten(crash.message if crash else report.longreprtext)
 
 
-def _meaningful(message: str) -> Iterator[str]:
-    for line in message.splitlines():
-        words = line.strip().removeprefix("AssertionError: ")
-        if words:
-            yield words
+def shorten(message: str) -> str:
+    """An exception's text in one line, without Python's and testinfra's trimmings."""
+    command = UNEXPECTED_EXIT.search(message)
+    if command:
+        said = command["said"].replace("\\n", "\n").strip().splitlines()
+        return f"exit status {command['status']}: {said[-1] if said else 'no word'}"
+    line = next((line.strip() for line in message.splitlines() if line.strip()), "failed")
+    return textwrap.shorten(EXCEPTION_NAME.sub("", line), LONGEST_REASON, placeholder=" ...")
 
 
 def _unreachable(host: testinfra.host.Host) -> str:

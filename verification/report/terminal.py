@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from rich.console import Console, Group, RenderableType
@@ -14,9 +14,10 @@ from verification import catalogue
 
 from .results import FAILED, NOT_SHOWN, PLANNED, PROVEN, WAIVED, Verdict, summary
 
-MARKS = {PROVEN: "✓", FAILED: "✗", WAIVED: "~", PLANNED: "○", NOT_SHOWN: "–"}
+MARKS = {PROVEN: "✓", FAILED: "✗", WAIVED: "~", PLANNED: "○", NOT_SHOWN: "-"}
 WORDS = {status: status.replace("_", " ") for status in MARKS}
 STYLES = {PROVEN: "green", FAILED: "bold red", WAIVED: "yellow", PLANNED: "blue", NOT_SHOWN: "bright_black"}
+TITLES = {PLANNED: "bright_black"}
 MANY_LINES = 12
 
 
@@ -41,7 +42,7 @@ def table(verdicts: Sequence[Verdict], unicode: bool = True) -> RenderableType:
             ]
             if several_hosts:
                 cells.append(Text(verdict.host if verdict.status != PLANNED else "", "bright_black"))
-            rows.add_row(*cells, Group(verdict.title, *_evidence(verdict)))
+            rows.add_row(*cells, Group(Text(verdict.title, TITLES.get(verdict.status, "")), *_evidence(verdict)))
         parts += [Text(f"\n{names[area]}", "bold"), Padding(rows, (0, 0, 0, 2))]
     return Group(*parts)
 
@@ -66,15 +67,12 @@ def _area(verdict: Verdict) -> str:
     return verdict.id.rpartition("-")[0]
 
 
-def _planned_once(verdicts: Sequence[Verdict] | object) -> list[Verdict]:
-    seen: set[str] = set()
-    kept: list[Verdict] = []
-    for verdict in verdicts:  # type: ignore[attr-defined]
-        if verdict.status == PLANNED and verdict.id in seen:
-            continue
-        seen.add(verdict.id)
-        kept.append(verdict)
-    return kept
+def _planned_once(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """What is planned is so for every host, so the first stands for all."""
+    kept: dict[tuple[str, str], Verdict] = {}
+    for verdict in verdicts:
+        kept.setdefault((verdict.id, "" if verdict.status == PLANNED else verdict.host), verdict)
+    return list(kept.values())
 
 
 def _evidence(verdict: Verdict) -> list[Text]:
@@ -82,10 +80,8 @@ def _evidence(verdict: Verdict) -> list[Text]:
         lines = verdict.evidence[:MANY_LINES]
         more = len(verdict.evidence) - len(lines)
         return [Text(line, "red") for line in lines] + ([Text(f"... and {more} more", "red")] if more else [])
-    if not verdict.evidence:
+    if verdict.status == PLANNED or not verdict.evidence:
         return []
     more = len(verdict.evidence) - 1
     text = verdict.evidence[0] + (f" (+{more})" if more else "")
-    if verdict.status == PLANNED:
-        text = f"planned: {text}"
     return [Text(text, "bright_black", no_wrap=True, overflow="ellipsis")]
