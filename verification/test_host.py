@@ -152,11 +152,12 @@ def test_ssh_offers_modern_algorithms_alone(sshd, evidence):
 
 @pytest.mark.control("HOST-03")
 def test_ssh_refuses_weak_algorithms(sshd, evidence):
+    address, port = sshd
     for kind, names in WEAK.items():
-        refusal = ssh.refusal(*sshd, FINE | names)
+        refusal = ssh.refusal(address, port, FINE | names)
         evidence(f"{kind} -> {refusal or 'accepted'}")
         assert refusal, f"sshd takes {kind}"
-    assert not ssh.refusal(*sshd, FINE), "sshd refuses good algorithms too: the probe proves nothing"
+    assert not ssh.refusal(address, port, FINE), "sshd refuses good algorithms too: the probe proves nothing"
 
 
 @pytest.mark.control("HOST-04")
