@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible import constants
+from ansible import constants, context
 from ansible.plugins.callback import CallbackBase
 
 DOCUMENTATION = """
@@ -137,6 +137,8 @@ class CallbackModule(CallbackBase):
             bad = summary["failed"] or summary["unreachable"]
             colour = constants.COLOR_ERROR if bad else constants.COLOR_CHANGED if summary["changed"] else None
             self._write(f"  {host:<{width}}  {counts}  in {seconds:.1f} s", colour or constants.COLOR_OK)
+        if context.CLIARGS.get("check"):
+            self._write("  This was check mode: nothing was changed.")
         outcome = self.get_option("outcome")
         if outcome:
             changed = sum(summary["changed"] for summary in summaries.values())
