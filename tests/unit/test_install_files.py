@@ -65,10 +65,13 @@ class Services:
         else:
             unit["active"], unit["config"] = "active", text
             unit["pid"] = unit["pid"] if verb == "reload" else str(int(unit["pid"]) + 1)
-        self.memory.parent.mkdir(exist_ok=True)
-        self.memory.write_text(json.dumps({**self.units, name: unit}))
+        self.remember(name, unit)
         failed = f"no {verb}" in text
         return Outcome(["systemctl", verb, name], int(failed), "the job failed" if failed else "")
+
+    def remember(self, name, unit):
+        self.memory.parent.mkdir(exist_ok=True)
+        self.memory.write_text(json.dumps({**self.units, name: unit}))
 
     def runs_with(self, name="toy"):
         return self.units[name]["config"]
@@ -78,7 +81,10 @@ class Services:
         return Outcome(["systemctl", "daemon-reload"], 0, "")
 
     def schedule(self, unit, seconds, argv):
-        self.calls.append(f"schedule {unit}")
+        timer = f"{unit}.timer"
+        if self.survey([timer])[timer].running:
+            return Outcome(["systemd-run"], 1, f"Unit {timer} was already loaded")
+        self.remember(timer, {"active": "active"})
         return Outcome(["systemd-run"], 0, "")
 
     def journal(self, name, since):
@@ -459,6 +465,69 @@ def test_after_an_interruption_a_failing_check_still_brings_the_old_files_to_the
     assert not left_behind(host)
 
 
+# --- what has to be confirmed
+
+
+def install_to_confirm(host, content):
+    """Install a configuration and return the transaction, which stands once it is confirmed."""
+    transaction = Transaction(plan(file(CONFIG, content), confirm_seconds=60), host)
+    assert transaction.run()["unconfirmed"]
+    return transaction
+
+
+def time_passes(host):
+    """Do what the timer does: undo whatever has not been confirmed."""
+    (record,) = (json.loads(path.read_text()) for path in Path(host.root).glob("**/undo.json"))
+    return Transaction(record["plan"], host).undo(record["verbs"], record["pids"])
+
+
+def test_a_change_that_nobody_confirms_is_undone(host):
+    install(host, file(CONFIG, "one"))
+    transaction = install_to_confirm(host, "two")
+    assert (everything(host)[CONFIG].content, host.services.runs_with()) == (b"two", "two")
+    assert time_passes(host) == ""
+    assert (everything(host)[CONFIG].content, host.services.runs_with()) == (b"one", "one")
+    with pytest.raises(Failure, match="No new connection reached the host within 60 seconds"):
+        transaction.confirm()
+    assert not left_behind(host)
+
+
+def test_a_confirmed_change_stays(host):
+    install(host, file(CONFIG, "one"))
+    install_to_confirm(host, "two").confirm()
+    assert time_passes(host) == ""
+    assert (everything(host)[CONFIG].content, host.services.runs_with()) == (b"two", "two")
+    assert not left_behind(host)
+
+
+@pytest.mark.parametrize("content", ["two", "three"])
+def test_a_run_before_the_confirmation_starts_anew(host, content):
+    install(host, file(CONFIG, "one"))
+    install_to_confirm(host, "two")
+    transaction = install_to_confirm(host, content)
+    assert host.services.runs_with() == content
+    time_passes(host)
+    assert (everything(host)[CONFIG].content, host.services.runs_with()) == (b"one", "one")
+    with pytest.raises(Failure):
+        transaction.confirm()
+
+
+def test_a_change_without_a_timer_to_undo_it_is_not_made(host, monkeypatch):
+    install(host, file(CONFIG, "one"))
+    monkeypatch.setattr(Services, "schedule", lambda *_: Outcome(["systemd-run"], 1, "no timers today"))
+    with pytest.raises(Failure, match="no timers today"):
+        install_to_confirm(host, "two")
+    assert (everything(host)[CONFIG].content, host.services.runs_with()) == (b"one", "one")
+    assert not left_behind(host)
+
+
+def test_what_undoes_a_change_does_not_hold_its_secrets(host):
+    secret = file(CONFIG, "hunter2", secret=True)
+    backup = install(host, secret, confirm_seconds=60)["backup"]
+    assert "hunter2" not in Path(backup, "undo.json").read_text()
+    assert run([sys.executable, "-m", "py_compile", f"{backup}/undo.py"]).status == 0
+
+
 # --- check mode and differences
 
 
@@ -480,7 +549,9 @@ def test_check_mode_on_a_fresh_host_writes_nothing(host):
     assert host.services.calls == []
 
 
-@pytest.mark.parametrize(("script", "skipped"), [("true", []), ("exit 127", ["the toy's own"]), (None, ["the toy's own"])])
+@pytest.mark.parametrize(
+    ("script", "skipped"), [("true", []), ("exit 127", ["the toy's own"]), (None, ["the toy's own"])]
+)
 def test_check_mode_runs_the_checks_it_can(host, script, skipped):
     checks = check_that(script, "/etc/toy")
     if script is None:
