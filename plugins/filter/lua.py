@@ -18,8 +18,9 @@ except ImportError:  # imported by a tool that runs without Ansible
 __all__ = ["FilterModule", "lua_call", "to_lua"]
 
 IDENTIFIER = re.compile(
-    r"(?!(and|break|do|else|elseif|end|false|for|function|goto|if|in|local|nil|not|or|repeat|return|then|true|until|while)"
-    r"\Z)[A-Za-z_][A-Za-z0-9_]*"
+    r"(?!(and|break|do|else|elseif|end|false|for|function|goto|if"
+    r"|in|local|nil|not|or|repeat|return|then|true|until|while)\Z)"
+    r"[A-Za-z_][A-Za-z0-9_]*"
 )
 ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 LARGEST_INTEGER = 2**63 - 1
