@@ -1,4 +1,6 @@
 -- Prosody 13 runs on Lua 5.4 and gives each module its own `module`.
 std = "lua54"
 max_line_length = 120
-files["roles/prosody/files/modules"] = { globals = { "module", "prosody" } }
+globals = { "prosody" }
+files["roles/prosody/files/modules"] = { globals = { "module" } }
+files["roles/prosody/files/lib"] = { globals = { "arg" } }

@@ -15,12 +15,29 @@ package.path = source .. "/?.lua;" .. package.path;
 package.cpath = source .. "/?.so;" .. package.cpath;
 require "loader";
 
+-- Read by the module named, or by Prosody itself, only when the occasion arises: no trial provokes it.
+local read_on_occasion = {
+	component_conflict_resolve = "component", component_secret = "component", validate_from_addresses = "component";
+	conflict_resolve = true, force_module_reload = true;
+	console_banner = "admin_shell", default_provisioned_role = "admin_shell";
+	muc_tombstone_expiry = "muc";
+	oauth2_policy_url = "http_oauth2", oauth2_service_documentation = "http_oauth2", oauth2_terms_url = "http_oauth2";
+	rest_iq_max_timeout = "rest", rest_iq_timeout = "rest";
+};
+
 local complaints = {};
+
+local function complain(line)
+	if not complaints[line] then
+		complaints[line] = true;
+		table.insert(complaints, line);
+	end
+end
 
 local logger = require "prosody.util.logger";
 local function listen()
 	logger.add_simple_sink(function (name, _, message)
-		table.insert(complaints, name .. ": " .. message);
+		complain(name .. ": " .. message:match("^[^\n]*"));
 	end, { "error" });
 end
 local reset = logger.reset;
@@ -43,11 +60,21 @@ for _, name in ipairs { "get", "rawget" } do
 	end
 end
 
-local function unread()
+local function is_loaded(name)
+	local modulemanager = require "prosody.core.modulemanager";
+	for host in pairs(config.getconfig()) do
+		if modulemanager.is_loaded(host, name) then return true; end
+	end
+	return false;
+end
+
+local function complain_of_unread_options()
 	local lines = {};
 	for host, options in pairs(config.getconfig()) do
 		for option in pairs(options) do
-			if not (read[host] and read[host][option]) and not notes[option] then
+			local reader = read_on_occasion[option];
+			local expected = notes[option] or reader == true or reader and is_loaded(reader);
+			if not expected and not (read[host] and read[host][option]) then
 				local where = host == "*" and "the global section" or host;
 				table.insert(lines, ("option %q of %s is read by nothing: it is misspelt, or its module is not loaded")
 					:format(option, where));
@@ -55,7 +82,9 @@ local function unread()
 		end
 	end
 	table.sort(lines);
-	return lines;
+	for _, line in ipairs(lines) do
+		complain(line);
+	end
 end
 
 local function write(name, lines)
@@ -76,7 +105,7 @@ function startup.prosody()
 		end
 	end
 	prosody.events.add_handler("server-stopping", function ()
-		table.move(unread(), 1, #unread(), #complaints + 1, complaints);
+		complain_of_unread_options();
 		write("complaints", complaints);
 	end);
 	write("started", {});
