@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
 DOCUMENTATION = r"""
 module: debian_facts
 short_description: Distribution, service manager and installed packages of a host
@@ -25,10 +29,6 @@ ansible_facts:
   returned: always
   type: dict
 """
-
-from pathlib import Path
-
-from ansible.module_utils.basic import AnsibleModule
 
 
 def os_release(text: str) -> dict[str, str]:

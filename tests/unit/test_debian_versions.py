@@ -3,6 +3,7 @@
 import itertools
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -55,6 +56,5 @@ def test_refuses_what_is_no_version(text: str) -> None:
     ],
 )
 def test_package_gate(version: str, accepted: bool) -> None:
-    with open("roles/prosody/vars/main.yml", encoding="utf-8") as stream:
-        ranges = yaml.safe_load(stream)["__prosody_fixed_versions"]
+    ranges = yaml.safe_load(Path("roles/prosody/vars/main.yml").read_text(encoding="utf-8"))["__prosody_fixed_versions"]
     assert in_debian_ranges(version, ranges) is accepted
