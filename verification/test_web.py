@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import re
@@ -151,7 +152,8 @@ def test_an_unknown_name_is_refused_in_the_handshake(target, evidence, name):
 def test_one_name_s_connection_does_not_open_an_unknown_site(target):
     with connect(target, target.hosts[0].web) as channel:
         channel.send(b"GET / HTTP/1.1\r\nHost: other.example\r\n\r\n")
-        assert channel.receive() == b""
+        with contextlib.suppress(Refused):
+            assert channel.receive() == b""
 
 
 # Limits
