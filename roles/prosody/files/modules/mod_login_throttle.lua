@@ -40,7 +40,7 @@ state.acquainted = state.acquainted or cache.new(memory); -- "account address" -
 local failures, acquainted = state.failures, state.acquainted;
 
 local function network_of(address)
-	local parsed = address and ip.new_ip(address);
+	local parsed = address and ip.new_ip((address:gsub("^::ffff:(%d+%.)", "%1"))); -- RFC 4291 section 2.5.5.2
 	if not parsed then
 		return "unknown";
 	elseif parsed.proto == "IPv6" then
