@@ -94,11 +94,11 @@ def lint() -> list[Step]:
     """Every judge of style and of plain mistakes."""
     commands: list[list[str]] = [
         [tool("yamllint"), "--strict", "."],
-        [tool("ansible-lint"), "--quiet"],
+        [tool("ansible-lint"), "-q"],
         [tool("ruff"), "check", ".", RUNTIME],
         [tool("ruff"), "format", "--check", ".", RUNTIME],
         [tool("mypy")],
-        ["luacheck", "--quiet", "roles"],
+        ["luacheck", "--quiet", "--no-color", "roles"],
         ["shellcheck", *sorted(map(str, shell_scripts()))],
     ]
     return [Step(command) for command in commands]
