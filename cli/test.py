@@ -98,7 +98,7 @@ def lint() -> list[Step]:
         [tool("ruff"), "check", ".", RUNTIME],
         [tool("ruff"), "format", "--check", ".", RUNTIME],
         [tool("mypy")],
-        ["luacheck", "--quiet", "--no-color", "roles"],
+        ["luacheck", "--quiet", "--no-color", "roles", "tests"],
         ["shellcheck", *sorted(map(str, shell_scripts()))],
     ]
     return [Step(command) for command in commands]

@@ -1,0 +1,228 @@
+-- Loads a module of ours outside Prosody, with stand-ins for what it asks of Prosody, and runs tests on it.
+-- usage: lua5.4 tests/lua/harness.lua TESTS, from the root of the repository
+--
+-- A file of tests calls test(name, function), and in it load_module(name, options), which returns a handle:
+--   fire(event, data)   runs the handlers of an event by priority, as Prosody does; returns their result
+--   timers              the functions given to module:add_timer, in order
+--   log                 the lines that sessions made by new_session have logged
+--   unload()            what Prosody does when it unloads the module
+
+local modules = "roles/prosody/files/modules/";
+
+clock = 0; -- what monotonic() answers, in seconds
+stores = {}; -- [store][user] -> record; survives a reload, as Prosody's storage does
+shared = {}; -- module:shared()
+
+-- util.stanza, as far as the modules use it
+local stanza_mt = {};
+stanza_mt.__index = stanza_mt;
+
+function stanza(name, attr, ...)
+	return setmetatable({ name = name, attr = attr or {}, children = { ... }, last = {} }, stanza_mt);
+end
+
+local function current(self)
+	return self.last[#self.last] or self;
+end
+
+function stanza_mt:tag(name, attr)
+	local child = stanza(name, attr);
+	table.insert(current(self).children, child);
+	table.insert(self.last, child);
+	return self;
+end
+
+function stanza_mt:up()
+	table.remove(self.last);
+	return self;
+end
+
+function stanza_mt:text_tag(name, text)
+	table.insert(current(self).children, stanza(name, nil, text));
+	return self;
+end
+
+function stanza_mt:childtags(name)
+	return coroutine.wrap(function()
+		for _, child in ipairs(self.children) do
+			if type(child) == "table" and child.name == name then
+				coroutine.yield(child);
+			end
+		end
+	end);
+end
+
+function stanza_mt:get_child(name, xmlns)
+	for child in self:childtags(name) do
+		if not xmlns or child.attr.xmlns == xmlns then return child; end
+	end
+end
+
+function stanza_mt:get_text()
+	return type(self.children[1]) == "string" and self.children[1] or nil;
+end
+
+function stanza_mt:get_child_text(name)
+	local child = self:get_child(name);
+	return child and child:get_text();
+end
+
+function stanza_mt:find(path)
+	local parent, xmlns, name = path:match("^([^/]+)/{(.-)}(.+)$");
+	local child = self:get_child(parent);
+	return child and child:get_child(name, xmlns);
+end
+
+-- Cryptography is Prosody's affair: the stand-ins are told apart by their input, and that is all.
+local function pseudo_hash(key, text)
+	local state = 5381;
+	local octets = {};
+	for i = 1, 32 do
+		for octet in (key .. text .. i):gmatch(".") do
+			state = (state * 33 + octet:byte()) % 2 ^ 32;
+		end
+		octets[i] = string.char(math.floor(state) % 256);
+	end
+	return table.concat(octets);
+end
+
+local hex = {
+	encode = function(text) return (text:gsub(".", function(c) return ("%02x"):format(c:byte()); end)); end;
+	decode = function(text) return (text:gsub("%x%x", function(c) return string.char(tonumber(c, 16)); end)); end;
+};
+
+hashed_passwords = 0;
+local function hash_password()
+	hashed_passwords = hashed_passwords + 1;
+end
+
+local ip = {};
+function ip.new_ip(address)
+	if address:match("^%d+%.%d+%.%d+%.%d+$") then
+		return { proto = "IPv4", normal = address };
+	elseif address:find(":", 1, true) then
+		return { proto = "IPv6", normal = address };
+	end
+end
+function ip.truncate(address, bits) -- of addresses written in full
+	return { normal = address.normal:sub(1, bits // 16 * 5) };
+end
+
+local function new_cache()
+	local data = {};
+	return { get = function(_, key) return data[key]; end, set = function(_, key, value) data[key] = value; end };
+end
+
+local function lower(text) return text:lower(); end
+local function same(text) return text; end
+
+local libraries = {
+	cache = { new = new_cache };
+	encodings = { base64 = { decode = same }, stringprep = { nodeprep = lower, resourceprep = same, saslprep = same } };
+	hashes = { hmac_sha256 = pseudo_hash };
+	hex = hex;
+	ip = ip;
+	random = { bytes = function(count) return ("r"):rep(count); end };
+	["sasl.scram"] = { hashers = { ["SHA-1"] = hash_password, ["SHA-256"] = hash_password } };
+	stanza = { stanza = stanza };
+	time = { monotonic = function() return clock; end };
+	uuid = { generate = function() return "00000000-0000-4000-8000-000000000000"; end };
+};
+for name, library in pairs(libraries) do
+	package.loaded["prosody.util." .. name] = library;
+end
+
+local function new_handle(options)
+	local handlers = {};
+	local handle = { timers = {} };
+	local module = { host = "xmpp.example" };
+	handle.module = module;
+
+	local function option(_, name, default)
+		if options[name] == nil then return default; end
+		return options[name];
+	end
+	module.get_option_integer = option;
+	module.get_option_enum = option;
+	function module.get_option_period(_, name, default)
+		local value = option(nil, name, default);
+		local count, unit = tostring(value):match("^(%d+) (%a-)s?$");
+		return count and count * ({ second = 1, minute = 60 })[unit] or value;
+	end
+	function module:set_global() self.host = "*"; end
+	function module.shared(_, path)
+		shared[path] = shared[path] or {};
+		return shared[path];
+	end
+	function module.hook(_, event, handler, priority)
+		handlers[event] = handlers[event] or {};
+		table.insert(handlers[event], { handler = handler, priority = priority or 0 });
+	end
+	function module.add_timer(_, _, callback)
+		table.insert(handle.timers, callback);
+	end
+	function module.open_store(_, name)
+		stores[name] = stores[name] or {};
+		return {
+			get = function(_, user) return stores[name][user or "*"]; end;
+			set = function(_, user, record) stores[name][user or "*"] = record; return true; end;
+		};
+	end
+	function module.require(_, name)
+		return assert(loadfile(modules .. name .. ".lib.lua", "t", setmetatable({ module = module }, { __index = _G })))();
+	end
+
+	function handle.fire(event, data)
+		local list = handlers[event] or {};
+		table.sort(list, function(a, b) return a.priority > b.priority; end);
+		for _, entry in ipairs(list) do
+			local result = entry.handler(data);
+			if result ~= nil then return result; end
+		end
+	end
+	function handle.unload()
+		if module.unload then module.unload(); end
+	end
+	return handle;
+end
+
+function load_module(name, options)
+	local handle = new_handle(options or {});
+	local environment = setmetatable({ module = handle.module }, { __index = _G });
+	assert(loadfile(modules .. "mod_" .. name .. ".lua", "t", environment))();
+	if handle.module.add_host then
+		local host = new_handle(options or {});
+		handle.module.add_host(host.module);
+		handle.host = host;
+	end
+	return handle;
+end
+
+function new_session(fields)
+	local session = { type = "c2s_unauthed", secure = true, ip = "192.0.2.1", sent = {}, logged = {} };
+	function session.send(sent) table.insert(session.sent, sent); end
+	function session.log(_, format, ...) table.insert(session.logged, format:format(...)); end
+	function session:close(reason) self.closed = reason; end
+	for key, value in pairs(fields or {}) do
+		session[key] = value;
+	end
+	return session;
+end
+
+function expect(got, wanted)
+	if got ~= wanted then
+		error(("wanted %s, got %s"):format(wanted, got), 2);
+	end
+end
+
+local failed = false;
+function test(name, run)
+	clock, stores, shared, hashed_passwords = 0, {}, {}, 0;
+	prosody = { hosts = { ["xmpp.example"] = { sessions = {}, users = {} } } };
+	local ok, problem = xpcall(run, debug.traceback);
+	failed = failed or not ok;
+	print(ok and "ok " .. name or ("not ok %s: %s"):format(name, problem:gsub("\n", "\n  ")));
+end
+
+dofile(arg[1]);
+os.exit(not failed);
