@@ -10,7 +10,7 @@
 --   password_hash            string, default "SHA-1"
 --   default_iteration_count  integer, default 10000
 -- Events: item-added/auth-provider (the provider is wrapped whenever it is loaded).
--- Source: RFC 5802 section 9 (information about user existence), OWASP ASVS 5.0 6.3.8.
+-- Source: RFC 6120 section 13.11 (directory harvesting), RFC 5802 section 7 (unknown-user), OWASP ASVS 5.0 6.3.8.
 
 local hashes = require "prosody.util.hashes";
 local hex = require "prosody.util.hex";

@@ -15,7 +15,7 @@
 --   login_throttle_stream_attempts   integer, default 5: negotiations per stream, then it is closed
 --   login_throttle_memory            integer, default 10000: entries remembered, the oldest are forgotten (global)
 -- Events: the SASL and SASL2 elements of clients; authentication-failure, authentication-success.
--- Source: RFC 6120 sections 6.4.5 (retries) and 6.5.9 (temporary-auth-failure), XEP-0388.
+-- Source: RFC 6120 sections 6.4.5 (retries) and 6.5.11 (temporary-auth-failure), XEP-0388.
 
 local base64 = require "prosody.util.encodings".base64;
 local cache = require "prosody.util.cache";

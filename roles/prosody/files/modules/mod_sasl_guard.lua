@@ -5,7 +5,7 @@
 --
 -- Options: none.
 -- Events: stream-features, stanza/urn:ietf:params:xml:ns:xmpp-sasl:auth, stanza/urn:xmpp:sasl:2:authenticate.
--- Source: RFC 6120 section 6.4.2, XEP-0388 section 2.4, XEP-0484 section 3.2 (FAST has an offer of its own).
+-- Source: RFC 6120 section 6.4.2, XEP-0388, XEP-0484 (FAST has an offer of its own).
 
 local sasl = module:require "sasl_negotiation";
 
