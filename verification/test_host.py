@@ -252,7 +252,7 @@ def test_updates_are_on(host, evidence):
 
 
 @pytest.mark.control("UPD-01")
-def test_security_updates_would_be_installed(host, evidence):
+def test_security_updates_would_be_installed(host, target, evidence):
     with host.sudo():
         # Even a rehearsal calls apt's hooks, and needrestart would restart services for real.
         rehearsal = host.run("NEEDRESTART_SUSPEND=1 unattended-upgrade --dry-run --verbose")
@@ -261,6 +261,7 @@ def test_security_updates_would_be_installed(host, evidence):
     allowed = re.search(r"Allowed origins are: (.*)", said)
     assert allowed
     assert re.search(r"codename=\w+-security,label=Debian-Security", allowed[1])
+    assert "label=Debian Backports" in allowed[1] or not target.variables["prosody_backports_enabled"]
     waiting = re.search(r"Packages that will be upgraded: *(.*)", said)
     held = re.search(r"Package \S+ has conffile prompt|Packages blacklist due to conffile prompts: \[.+\]", said)
     evidence(f"a rehearsal: allowed are {allowed[1]}; waiting: {waiting[1] if waiting else 'none'}")
