@@ -33,12 +33,14 @@ local function new_record()
 	};
 end
 
-local record = store:get();
-if not record then
-	record = new_record();
-	assert(store:set(nil, record));
+local function read_keys(record)
+	return record and hex.decode(record.stored_key), record and hex.decode(record.server_key);
 end
-local secret = hex.decode(record.stored_key);
+
+if not store:get() then
+	assert(store:set(nil, new_record()));
+end
+local secret = read_keys(store:get());
 
 local function derive(purpose, username)
 	return hashes.hmac_sha256(secret, purpose .. "\0" .. username);
@@ -56,8 +58,8 @@ end
 local function with_decoys(backend)
 	return function(handler, username, ...)
 		local stored_key, server_key, iterations, salt, enabled = backend(handler, username, ...);
-		-- The same work for everybody, so that it takes the same time: one record found, one missing.
-		store:get(stored_key and username or nil);
+		-- The same work for everybody, so that it takes the same time: one record found and read, one missing.
+		read_keys(store:get(stored_key and username or nil));
 		local decoy_stored_key = derive("stored key", username):sub(1, key_length);
 		local decoy_server_key = derive("server key", username):sub(1, key_length);
 		local decoy = decoy_salt(username);
