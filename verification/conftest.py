@@ -33,8 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker, and refuse an unknown control before anything runs."""
     # testinfra calls ansible-inventory by its name: the one beside this Python is meant.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    # With xdist: what shares accounts or the fixtures of a file belongs to one worker.
-    if config.getoption("dist", "no") == "load":
+    # With xdist: what shares accounts or the fixtures of a file belongs to one worker, as with --dist=loadgroup.
+    if hasattr(config, "workerinput"):
+        config.option.loadgroup = True
+    elif config.getoption("dist", "no") == "load":
         config.option.dist = "loadgroup"
     config.addinivalue_line("markers", "control(id): the control of the catalogue that this test proves")
     unknown = selected(config) - {control.id for control in catalogue.load()}
