@@ -7,9 +7,10 @@ never counts as proof.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,18 +34,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker, and refuse an unknown control before anything runs."""
     # testinfra calls ansible-inventory by its name: the one beside this Python is meant.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    # With xdist: what shares accounts or the fixtures of a file belongs to one worker, as with --dist=loadgroup.
-    if hasattr(config, "workerinput"):
-        config.option.loadgroup = True
-    elif config.getoption("dist", "no") == "load":
-        config.option.dist = "loadgroup"
+    # With xdist: the fixtures of a file are set up once, in one worker.
+    if config.getoption("dist", "no") == "load":
+        config.option.dist = "loadfile"
     config.addinivalue_line("markers", "control(id): the control of the catalogue that this test proves")
     unknown = selected(config) - {control.id for control in catalogue.load()}
     if unknown:
         pytest.exit(f"--only: no such control: {', '.join(sorted(unknown))}", returncode=2)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of the selected controls, and tell each report which control and host it is about."""
     only = selected(config)
@@ -54,8 +52,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         item.user_properties += [("control", control) for control in sorted(controls_of(item))]
         item.user_properties.append(("host", _host_name(item)))
-        shares_accounts = "accounts" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("accounts" if shares_accounts else item.path.stem))
 
 
 def selected(config: pytest.Config) -> set[str]:
@@ -106,13 +102,18 @@ def given_accounts(pytestconfig: pytest.Config) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def accounts(given_accounts: list[dict[str, str]], target: targets.Target) -> list[dict[str, str]]:
-    """At least two accounts {jid, password} of one virtual host of this target."""
+def accounts(given_accounts, target, tmp_path_factory, worker_id) -> Iterator[list[dict[str, str]]]:
+    """At least two accounts {jid, password} of one virtual host of this target, for one test at a time."""
     for domain in target.domains:
         here = [account for account in given_accounts if account["jid"].rpartition("@")[2] == domain]
         if len(here) >= 2:
-            return here
-    pytest.skip("not shown: no test accounts were given")
+            break
+    else:
+        pytest.skip("not shown: no test accounts were given")
+    directory = tmp_path_factory.getbasetemp()
+    with (directory if worker_id == "master" else directory.parent).joinpath("accounts.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield here
 
 
 @pytest.fixture
