@@ -34,6 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker, and refuse an unknown control before anything runs."""
     # testinfra calls ansible-inventory by its name: the one beside this Python is meant.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    # And it looks as root, as the deployment does.
+    os.environ.setdefault("ANSIBLE_BECOME", "true")
     # With xdist: the fixtures of a file are set up once, in one worker.
     if config.getoption("dist", "no") == "load":
         config.option.dist = "loadfile"
