@@ -12,6 +12,8 @@ from pathlib import Path
 
 from cli.common import ROOT, WRONG, WrongInput, environment, inventory
 
+WORKERS = 4  # the tests mostly wait for a server to hang up
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
@@ -50,5 +52,5 @@ def command(
         "--accounts": accounts and accounts.resolve(),
     }
     given = [f"{name}={value}" for name, value in options.items() if value]
-    plugin = ["-p", "verification.report.plugin", "-p", "no:cacheprovider"]
-    return [sys.executable, "-B", "-m", "pytest", "verification", *plugin, "--hosts=ansible://xmpp", *given]
+    how = ["-p", "verification.report.plugin", "-p", "no:cacheprovider", f"--numprocesses={WORKERS}"]
+    return [sys.executable, "-B", "-m", "pytest", "verification", *how, "--hosts=ansible://xmpp", *given]
