@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from verification import catalogue
 from verification.catalogue import Control, Threat
 
-__all__ = ["PAGE", "functions", "page", "proofs"]
+__all__ = ["PAGE", "page"]
 
 PAGE = Path(__file__).with_name("threat-model.md")
-KIT = PAGE.parents[1]
 INTRODUCTION = """\
 # Threat model
 
@@ -44,47 +42,9 @@ def page() -> str:
     controls = catalogue.load()
     planned = sum(control.planned for control in controls)
     introduction = INTRODUCTION.format(total=len(controls), built=len(controls) - planned, planned=planned)
-    proven_by = proofs()
+    proven_by = catalogue.proofs()
     sections = [_section(threat, controls, proven_by) for threat in catalogue.threats()]
     return "\n".join([introduction, *sections])
-
-
-def proofs() -> dict[str, dict[Path, list[str]]]:
-    """Map each control that tests bear to the names of the tests by file, read from their source."""
-    found: dict[str, dict[Path, list[str]]] = {}
-    for (path, name), controls in functions().items():
-        for control in controls:
-            found.setdefault(control, {}).setdefault(path, []).append(name)
-    return found
-
-
-def functions() -> dict[tuple[Path, str], list[str]]:
-    """Map every verification test, by its file relative to the kit and its name, to the controls that it bears."""
-    found = {}
-    for path in sorted([*KIT.glob("verification/test_*.py"), *KIT.glob("molecule/*/tests/test_*.py")]):
-        body = ast.parse(path.read_text()).body
-        # What the decorators of several tests share is a constant of the file.
-        constants = {
-            node.targets[0].id: node.value
-            for node in body
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-        }
-        for node in body:
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                trees = [*node.decorator_list]
-                names = [each.id for tree in trees for each in ast.walk(tree) if isinstance(each, ast.Name)]
-                trees += [constants[name] for name in names if name in constants]
-                found[path.relative_to(KIT), node.name] = sorted(
-                    {control for tree in trees for control in _controls(tree)}
-                )
-    return found
-
-
-def _controls(tree: ast.expr) -> Iterator[str]:
-    """The ids in `control("...")` anywhere in a decorator, a mark of one parameter included."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "control":
-            yield from (str(argument.value) for argument in node.args if isinstance(argument, ast.Constant))
 
 
 def _section(threat: Threat, controls: Sequence[Control], proven_by: Mapping[str, Mapping[Path, list[str]]]) -> str:

@@ -43,6 +43,19 @@ def pytest_configure(config: pytest.Config) -> None:
     unknown = selected(config) - {control.id for control in catalogue.load()}
     if unknown:
         pytest.exit(f"--only: no such control: {', '.join(sorted(unknown))}", returncode=2)
+    if config.getoption("--accounts"):
+        _check_accounts(Path(config.getoption("--accounts")))
+
+
+def _check_accounts(file: Path) -> None:
+    try:
+        accounts = yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        pytest.exit(f"--accounts: {error}", returncode=2)
+    if not isinstance(accounts, list) or not all(
+        isinstance(account, dict) and {"jid", "password"} <= set(account) for account in accounts
+    ):
+        pytest.exit(f"--accounts: {file} is not a list of {{jid, password}}", returncode=2)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

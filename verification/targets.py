@@ -17,9 +17,8 @@ from ansible.plugins.loader import filter_loader, init_plugin_loader
 from ansible.template import Templar, trust_as_template
 from ansible.vars.manager import VariableManager
 
+from .catalogue import KIT
 from .probes import tls, xmpp
-
-KIT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from verification.targets import KIT
+from verification.catalogue import KIT
 
 LIBRARY = "/usr/local/lib/portcullis"
 DATA = "/var/lib/prosody"

@@ -170,7 +170,7 @@ def shorten(message: str) -> str:
     """An exception's text in one line, without Python's and testinfra's trimmings."""
     command = UNEXPECTED_EXIT.search(message)
     if command:
-        said = command["said"].replace("\\n", "\n").strip().splitlines()
+        said = command["said"].replace("\\r", "").replace("\\n", "\n").strip().splitlines()
         return f"exit status {command['status']}: {said[-1] if said else 'no word'}"
     line = next((line.strip() for line in message.splitlines() if line.strip()), "failed")
     return textwrap.shorten(EXCEPTION_NAME.sub("", line), LONGEST_REASON, placeholder=" ...")
@@ -180,7 +180,7 @@ def _unreachable(host: testinfra.host.Host) -> str:
     try:
         host.run_expect([0], "true")
     except Exception as error:
-        return f"{_name(host)}: unreachable: {_last_line(error)}"
+        return f"{_name(host)}: unreachable: {shorten(str(error))}"
     return ""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from verification.catalogue import Control
+from verification.catalogue import Control, proofs
 
 PROVEN, FAILED, WAIVED, PLANNED, NOT_SHOWN = STATUSES = ("proven", "failed", "waived", "planned", "not_shown")
 
@@ -67,7 +67,14 @@ class Results:
         skipped = list(dict.fromkeys(outcome.reason for outcome in outcomes if outcome.outcome == "skipped"))
         if skipped:
             return NOT_SHOWN, [*skipped, *evidence]
-        return (PROVEN, evidence) if outcomes else (NOT_SHOWN, ["no test of it ran"])
+        return (PROVEN, evidence) if outcomes else (NOT_SHOWN, [_why_nothing_ran(control)])
+
+
+def _why_nothing_ran(control: Control) -> str:
+    stages = {path.parts[1] for path in proofs().get(control.id, {}) if path.parts[0] == "molecule"}
+    return (
+        f"its tests have a stage of their own: scenario {', '.join(sorted(stages))}" if stages else "no test of it ran"
+    )
 
 
 def summary(verdicts: Iterable[Verdict]) -> dict[str, int]:

@@ -1,0 +1,210 @@
+"""What the report makes of test outcomes: verdicts, table, verify.json and exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from verification.catalogue import KIT, Control
+from verification.report import terminal
+from verification.report.plugin import shorten
+from verification.report.results import Outcome, Results, Verdict, summary, write_json
+
+BUILT = Control("TLS-01", "plaintext", "A promise", "RFC 0", "built")
+PLANNED = Control("MFA-01", "second-factor", "Another promise", "RFC 0", "planned", "the second factor")
+VERDICTS = [
+    Verdict("TLS-01", "A promise", "one", "proven", ["5222 -> refused", "5223 -> refused"]),
+    Verdict("TLS-01", "A promise", "two", "failed", ["5222 -> accepted", "5222 accepted TLSv1"]),
+    Verdict("TLS-02", "A promise that waits", "one", "not_shown", ["not shown: a reason"]),
+    Verdict("MFA-01", "Another promise", "one", "planned", ["the second factor"]),
+    Verdict("MFA-01", "Another promise", "two", "planned", ["the second factor"]),
+]
+
+
+def judged(*outcomes: Outcome, control: Control = BUILT) -> Verdict:
+    results = Results([control], ["host"])
+    for outcome in outcomes:
+        results.add([control.id], "host", outcome)
+    return next(iter(results.verdicts()))
+
+
+def test_a_control_is_proven_when_all_its_tests_passed():
+    verdict = judged(Outcome("passed", ["a"]), Outcome("passed", ["b"]))
+    assert (verdict.status, verdict.evidence) == ("proven", ["a", "b"])
+
+
+def test_one_failure_is_enough_and_its_evidence_alone_is_told():
+    verdict = judged(Outcome("passed", ["a"]), Outcome("failed", ["b"], "c"))
+    assert (verdict.status, verdict.evidence) == ("failed", ["b", "c"])
+
+
+def test_a_skipped_test_leaves_its_control_not_shown():
+    verdict = judged(Outcome("passed", ["a"]), Outcome("skipped", [], "no accounts"))
+    assert (verdict.status, verdict.evidence) == ("not_shown", ["no accounts", "a"])
+
+
+def test_no_test_is_no_proof():
+    assert judged().status == "not_shown"
+
+
+def test_what_is_planned_is_never_more_than_planned():
+    verdict = judged(Outcome("passed", ["a"]), control=PLANNED)
+    assert (verdict.status, verdict.evidence) == ("planned", ["the second factor"])
+
+
+def test_a_test_without_a_host_counts_for_every_host():
+    results = Results([BUILT], ["one", "two"])
+    results.add(["TLS-01"], "", Outcome("passed"))
+    assert [(verdict.host, verdict.status) for verdict in results.verdicts()] == [("one", "proven"), ("two", "proven")]
+
+
+def test_verify_json(tmp_path):
+    write_json(VERDICTS, tmp_path / "new" / "verify.json")
+    document = json.loads((tmp_path / "new" / "verify.json").read_text())
+    assert document["summary"] == {"proven": 1, "failed": 1, "waived": 0, "planned": 2, "not_shown": 1}
+    assert document["controls"][0] == {
+        "id": "TLS-01",
+        "title": "A promise",
+        "host": "one",
+        "status": "proven",
+        "evidence": ["5222 -> refused", "5223 -> refused"],
+    }
+
+
+def printed(width: int, unicode: bool = True, verdicts: list[Verdict] = VERDICTS) -> list[str]:
+    output = StringIO()
+    console = Console(file=output, width=width, highlight=False)
+    console.print(terminal.table(verdicts, unicode))
+    console.print(terminal.summary_line(verdicts, 2.4))
+    return output.getvalue().splitlines()
+
+
+def test_the_table_tells_each_control_and_host():
+    text = "\n".join(printed(100))
+    assert "Encryption in transit" in text
+    assert "5222 -> refused (+1)" in text
+    assert "5222 accepted TLSv1" in text
+    assert text.count("MFA-01") == 1, "what is planned is told once, not per host"
+    assert text.endswith("1 proven, 1 failed, 2 planned, 1 not shown in 2 s")
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_table_keeps_to_its_width(width):
+    long = Verdict("TLS-01", "word " * 60, "a-host-with-a-long-name.example.org", "failed", ["x" * 500])
+    assert max(map(len, printed(width, verdicts=[*VERDICTS, long]))) <= width
+
+
+def test_the_table_does_without_unicode_and_colour():
+    text = "\n".join(printed(80, unicode=False))
+    assert text.isascii()
+    assert "\x1b" not in text
+
+
+def test_many_lines_of_a_failure_are_bounded():
+    failed = Verdict("TLS-01", "A promise", "one", "failed", [f"line {number}" for number in range(100)])
+    assert "... and 88 more" in "\n".join(printed(80, verdicts=[failed]))
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("AssertionError: 5222 accepted it\nassert False", "5222 accepted it"),
+        ("Failed: 5222 accepted it", "5222 accepted it"),
+        ("verification.probes.client.LoginFailed: alice: no", "LoginFailed: alice: no"),
+        (
+            "Unexpected exit code 1 for CommandResult(backend=<x>, exit_status=1, command=b'cat', _stdout=b'', "
+            "_stderr=b'first\\nno such file\\n')",
+            "exit status 1: no such file",
+        ),
+        ("", "failed"),
+    ],
+)
+def test_a_reason_is_one_short_line(message, told):
+    assert shorten(message) == told
+    assert len(shorten(message * 100)) <= 240
+
+
+def verify(directory: Path, tests: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run tests with the plugin, against this very machine unless `options` name other hosts."""
+    (directory / "conftest.py").write_text("from verification.conftest import *\n")
+    (directory / "test_it.py").write_text(f"import pytest\n{tests}")
+    command = [sys.executable, "-m", "pytest", str(directory), "-p", "verification.report.plugin", "-c", "/dev/null"]
+    hosts = [] if any("--hosts" in option for option in options) else ["--hosts=local://"]
+    return subprocess.run(
+        [*command, "-p", "no:cacheprovider", *hosts, *options], cwd=KIT, capture_output=True, text=True, check=False
+    )
+
+
+GOOD = """
+@pytest.mark.control("TLS-01")
+def test_good(host, evidence):
+    evidence("5222 -> refused")
+"""
+BAD = """
+@pytest.mark.control("TLS-02")
+def test_bad(host):
+    assert False, "5269 accepted it"
+"""
+
+
+def test_a_good_run_ends_with_0_and_writes_verify_json(tmp_path):
+    run = verify(tmp_path, GOOD, "--only=TLS-01", f"--report-dir={tmp_path / 'report'}")
+    assert run.returncode == 0, run.stdout + run.stderr
+    document = json.loads((tmp_path / "report" / "verify.json").read_text())
+    assert [(entry["id"], entry["status"], entry["evidence"]) for entry in document["controls"]] == [
+        ("TLS-01", "proven", ["5222 -> refused"])
+    ]
+    assert "1 proven, 0 failed" in run.stdout
+
+
+def test_a_failure_ends_with_1_and_without_a_traceback(tmp_path):
+    run = verify(tmp_path, GOOD + BAD)
+    assert run.returncode == 1
+    assert "5269 accepted it" in run.stdout
+    assert "Traceback" not in run.stdout + run.stderr
+
+
+def test_only_runs_what_is_asked_for(tmp_path):
+    assert verify(tmp_path, GOOD + BAD, "--only=TLS-01").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("tests", "options", "said"),
+    [
+        (GOOD, ["--only=FOO-01"], "no such control: FOO-01"),
+        (GOOD, ["--accounts=/nowhere"], "--accounts"),
+        (GOOD, ["--hosts=ansible://xmpp", "--ansible-inventory=/nowhere"], "inventory"),
+        ("def broken(:\n", [], "SyntaxError"),
+    ],
+    ids=["unknown control", "no accounts", "no inventory", "broken test"],
+)
+def test_unusable_input_ends_with_2_and_a_line(tmp_path, tests, options, said):
+    run = verify(tmp_path, tests, *options)
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert said in run.stdout + run.stderr
+    assert "Traceback" not in run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(
+    ("inventory", "said"),
+    [
+        ("all: {hosts: {lonely: {}}}", "no host matches"),
+        ("xmpp: {hosts: {gone: {ansible_host: 127.0.0.1, ansible_port: 1}}}", "gone: unreachable"),
+    ],
+)
+def test_a_host_out_of_reach_is_one_line(tmp_path, inventory, said):
+    (tmp_path / "hosts.yml").write_text(inventory)
+    run = verify(tmp_path, GOOD, "--hosts=ansible://xmpp", f"--ansible-inventory={tmp_path / 'hosts.yml'}")
+    assert run.returncode == 2
+    assert said in run.stdout
+    assert "Traceback" not in run.stdout + run.stderr
+
+
+def test_the_summary_counts_every_status():
+    assert sum(summary(VERDICTS).values()) == len(VERDICTS)
