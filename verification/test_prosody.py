@@ -75,7 +75,7 @@ def test_exposure(host, evidence):
     score = re.search(r"Overall exposure level for prosody\.service: ([\d.]+)", answer)
     assert score, "systemd-analyze gives no score"
     evidence(f"systemd-analyze security prosody: {score[1]}")
-    assert float(score[1]) <= HIGHEST_EXPOSURE
+    assert float(score[1]) <= HIGHEST_EXPOSURE, f"more than {HIGHEST_EXPOSURE}"
 
 
 @pytest.mark.control("SBX-02")
@@ -83,7 +83,7 @@ def test_prosody_has_no_privilege(status, evidence):
     capabilities = {name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
     evidence(f"uid {status['Uid'].split()[1]}, CapEff {status['CapEff']}, CapBnd {status['CapBnd']}")
     assert "0" not in status["Uid"].split()
-    assert {int(value, 16) for value in capabilities.values()} == {0}, capabilities
+    assert not any(int(value, 16) for value in capabilities.values()), "it has capabilities, or could have"
 
 
 @pytest.mark.control("SBX-02")
@@ -99,7 +99,7 @@ def test_prosody_cannot_change_the_system(host, pid, evidence, path):
     attempt = host.run(f"nsenter --target {pid} --mount -- touch {file}")
     host.run(f"rm -f {file}")
     evidence(f"touch {file}, even as root -> {attempt.stderr.strip().rpartition(': ')[2] or 'done'}")
-    assert attempt.rc != 0
+    assert attempt.rc != 0, f"{path} can be written to"
 
 
 @pytest.mark.control("SBX-03")
@@ -107,7 +107,7 @@ def test_prosody_cannot_change_the_system(host, pid, evidence, path):
 def test_prosody_cannot_look_around(host, pid, evidence, path):
     seen = host.run(f"nsenter --target {pid} --mount -- setpriv --reuid=prosody --clear-groups ls -A {path}")
     evidence(f"ls {path} as prosody -> {seen.stderr.strip().rpartition(': ')[2] or seen.stdout.split()[:3]}")
-    assert seen.rc != 0 or not seen.stdout.strip()
+    assert seen.rc != 0 or not seen.stdout.strip(), f"{path} can be seen"
 
 
 @pytest.mark.control("SBX-04")
@@ -127,34 +127,43 @@ def test_prosody_cannot_take_the_whole_host(host, pid, evidence):
 # Configuration
 
 
+@pytest.fixture
+def trial(host) -> str:
+    """The program that boots a configuration apart from the running server."""
+    program = f"{LIBRARY}/prosody-trial"
+    if not host.file(program).exists:
+        pytest.skip(f"not shown: {program} is not on this host")
+    return program
+
+
 @pytest.mark.control("CONF-01")
-def test_every_option_is_read(host, evidence):
-    trial = host.run(f"{LIBRARY}/prosody-trial /")
-    assert trial.rc == 0, trial.stderr
+def test_every_option_is_read(host, trial, evidence):
+    boot = host.run(f"{trial} /")
+    assert boot.rc == 0, boot.stderr
     options = host.check_output(f"grep --count --extended-regexp '^[[:space:]]*[a-z0-9_]+ = ' {CONFIGURATION}")
     evidence(f"trial boot of {CONFIGURATION}: no complaint, each of {options} lines with an option is read")
 
 
 @pytest.mark.control("CONF-01")
 @pytest.mark.parametrize("option", ["max_connections_per_ip", "tls_channel_binding"])
-def test_an_invented_option_is_found(host, evidence, option):
+def test_an_invented_option_is_found(host, trial, evidence, option):
     stage = host.check_output("mktemp --directory --tmpdir=/run verification.XXXXXX")
     try:
         host.check_output(f"mkdir {stage}/etc && cp -a /etc/prosody {stage}/etc/")
         host.check_output(f"sed -i '1i {option} = 5' {stage}{CONFIGURATION}")
-        trial = host.run(f"{LIBRARY}/prosody-trial {stage}")
+        boot = host.run(f"{trial} {stage}")
     finally:
         host.run(f"rm -rf {stage}")
-    complaint = next((line for line in trial.stderr.splitlines() if option in line), "")
+    complaint = next((line for line in boot.stderr.splitlines() if option in line), "")
     evidence(f"{option} = 5 -> {complaint}")
-    assert trial.rc != 0
-    assert complaint, trial.stderr
+    assert boot.rc != 0
+    assert complaint, boot.stderr
 
 
 @pytest.mark.control("CONF-02")
 def test_prosody_cannot_change_its_configuration(host, evidence):
     writable = host.check_output(
-        f"find /etc/prosody {LIBRARY} \\( ! -user root -o -perm /022 \\) ! -type l -printf '%M %u:%g %p\\n'"
+        f"find /etc/prosody $(ls -d {LIBRARY}) \\( ! -user root -o -perm /022 \\) ! -type l -printf '%M %u:%g %p\\n'"
     )
     assert not writable, writable
     file = host.file(CONFIGURATION)
@@ -257,6 +266,8 @@ def test_push_tells_nothing(login, evidence):
     push_service.send("<presence/>")
     alice.send("<presence/>")
     alice.iq("set", f"<enable xmlns='urn:xmpp:push:0' jid='{push_service.jid}' node='{marker}'/>")
+    alice.send("<presence type='unavailable'/>")
+    alice.iq("get", "<ping xmlns='urn:xmpp:ping'/>")  # now the server has seen her go
     alice.stream.close()
     try:
         push_service.send(f"<message type='chat' to='{alice.bare}'><body>{marker}-body</body></message>")
