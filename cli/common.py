@@ -50,13 +50,15 @@ def progress(text: str) -> None:
 
 @contextmanager
 def timed_line(text: str) -> Iterator[None]:
-    """Print `text` with the seconds that the block took, once it is done."""
+    """Print `text` with the seconds that the block took, once it is done; on a terminal show meanwhile that it runs."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - see __init__.py
+
     began = time.monotonic()
-    progress(f"  {text} ...")
-    try:
+    with Progress(
+        SpinnerColumn(), TextColumn(text), TimeElapsedColumn(), transient=True, disable=not sys.stdout.isatty()
+    ) as progress_line:
+        progress_line.add_task(text, total=None)
         yield
-    finally:
-        progress("")
     print(f"  {text:<{columns() - 13}} {time.monotonic() - began:6.1f} s", flush=True)
 
 

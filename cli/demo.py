@@ -73,7 +73,7 @@ def show() -> int:
         talk()
     with timed_line("Verify every promise, from outside and from inside"):
         status = prove()
-    from cli.screen import tell  # noqa: PLC0415 - see cli/__init__.py
+    from cli.screen import tell  # noqa: PLC0415 - see __init__.py
 
     tell(
         report=REPORT / "verify.json",
@@ -111,14 +111,14 @@ def quiet(command: list[str], accepted: tuple[int, ...] = (0,)) -> subprocess.Co
 
 def read_yaml(path: Path) -> Any:
     """What a YAML file of the lab says."""
-    import yaml  # noqa: PLC0415 - see cli/__init__.py
+    import yaml  # noqa: PLC0415 - see __init__.py
 
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def talk() -> None:
     """Let one account write to the other with a real client. Raises Failed."""
-    from verification.probes.client import Login, LoginFailed, exchange  # noqa: PLC0415 - see cli/__init__.py
+    from verification.probes.client import Login, LoginFailed, exchange  # noqa: PLC0415 - see __init__.py
 
     ports = read_yaml(REACHED)["lab_ports"]
     alice, bob = (
