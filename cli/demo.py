@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ LAB = ROOT / ".cache" / "lab" / "demo"
 ACCOUNTS = LAB / "accounts.yml"
 CA_FILE = LAB / "ca" / "ca.pem"
 REPORT = ROOT / "reports" / "demo"
+LOG = REPORT / "verify.log"
 GREETING = "Is anybody listening? Nobody but you."
 
 
@@ -52,8 +54,7 @@ def remove() -> int:
     """Remove the server, its network and what is kept of it."""
     with timed_line("Remove the server and what is known of it"):
         play("destroy")
-    for path in (REPORT / "verify.json", REPORT.with_suffix(".log")):
-        path.unlink(missing_ok=True)
+    shutil.rmtree(REPORT, ignore_errors=True)
     return GOOD
 
 
@@ -77,7 +78,7 @@ def show() -> int:
 
     tell(
         report=REPORT / "verify.json",
-        log=REPORT.with_suffix(".log"),
+        log=LOG,
         accounts=ACCOUNTS,
         ca_file=CA_FILE,
         reached=read_yaml(REACHED),
@@ -134,5 +135,5 @@ def talk() -> None:
 def prove() -> int:
     """Verify the server into REPORT and return the exit status. Raises Failed where verification itself breaks."""
     result = quiet(verify.command(str(INVENTORY), REPORT, accounts=ACCOUNTS), accepted=(GOOD, FAILED))
-    REPORT.with_suffix(".log").write_text(result.stdout, encoding="utf-8")
+    LOG.write_text(result.stdout, encoding="utf-8")
     return result.returncode

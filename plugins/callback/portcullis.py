@@ -29,7 +29,7 @@ options:
   outcome:
     description: >-
       File that receives, as JSON, how the play ended: C(changed), the number of changed tasks over all hosts, and
-      C(refused), whether it stopped in the role preflight, before anything was changed.
+      C(refused), whether it stopped in the role preflight or found no host, before anything was changed.
     type: path
     env:
       - name: PORTCULLIS_OUTCOME
@@ -78,6 +78,11 @@ class CallbackModule(CallbackBase):
         self._end_role()
         manager = play.get_variable_manager()
         self._several_hosts = manager is not None and len(manager._inventory.get_hosts(play.hosts)) > 1
+
+    def v2_playbook_on_no_hosts_matched(self) -> None:
+        """An inventory without the hosts of the play is a wrong one."""
+        self._refused = True
+        self._write("  The inventory has no host for this play.", constants.COLOR_ERROR)
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """End the task before, begin this one."""
@@ -130,7 +135,8 @@ class CallbackModule(CallbackBase):
         summaries = {host: stats.summarize(host) for host in sorted(stats.processed)}
         width = max(map(len, summaries), default=0)
         seconds = time.monotonic() - self._began
-        self._write("")
+        if summaries:
+            self._write("")
         for host, summary in summaries.items():
             summary["failed"] = summary["failures"]
             counts = "  ".join(f"{name}={summary[name]}" for name in FIELDS)

@@ -36,9 +36,9 @@ PLAY = """
 @pytest.fixture
 def play(tmp_path):
     """A function that plays PLAY and returns the result and the outcome file."""
-    (tmp_path / "some.yml").write_text(PLAY)
 
-    def run(*arguments: str) -> tuple[subprocess.CompletedProcess[str], dict]:
+    def run(*arguments: str, hosts: str = "all") -> tuple[subprocess.CompletedProcess[str], dict]:
+        (tmp_path / "some.yml").write_text(PLAY.replace("hosts: all", f"hosts: {hosts}"))
         result = subprocess.run(
             [
                 Path(sys.executable).parent / "ansible-playbook",
@@ -97,3 +97,10 @@ def test_a_secret_stays_one(play):
 
 def test_check_mode_is_named(play):
     assert "check mode" in play("--check")[0].stdout
+
+
+def test_an_inventory_without_hosts_is_refused(play):
+    result, outcome = play(hosts="xmpp")
+    assert result.returncode == 0
+    assert "no host for this play" in result.stdout
+    assert outcome == {"changed": 0, "refused": True}

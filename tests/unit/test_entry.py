@@ -106,6 +106,7 @@ def test_deploy_hands_every_other_argument_to_ansible(commands):
     [
         (0, '{"changed": 3, "refused": false}', deploy.Outcome(GOOD, 3)),
         (2, '{"changed": 0, "refused": true}', deploy.Outcome(WRONG, 0)),
+        (0, '{"changed": 0, "refused": true}', deploy.Outcome(WRONG, 0)),
         (2, '{"changed": 1, "refused": false}', deploy.Outcome(FAILED, 1)),
         (4, '{"changed": 0, "refused": false}', deploy.Outcome(FAILED, 0)),
         (4, None, deploy.Outcome(WRONG)),
