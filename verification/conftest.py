@@ -18,6 +18,7 @@ import yaml
 
 from verification import catalogue, targets
 from verification.probes import xmpp
+from verification.probes.tls import Channel
 from verification.probes.xmpp import Client
 
 Evidence = Callable[[str], None]
@@ -107,6 +108,23 @@ def federation(target: targets.Target) -> None:
     """The test is about a server that speaks with others."""
     if not target.federates:
         pytest.skip("federation is off")
+
+
+@pytest.fixture
+def reachable(request: pytest.FixtureRequest, target: targets.Target) -> Callable[[int], int]:
+    """A function that returns an XMPP port, or skips the test: federation is off, or there is no direct TLS."""
+
+    def require(port: int) -> int:
+        if port in (xmpp.S2S, xmpp.S2S_DIRECT):
+            request.getfixturevalue("federation")
+        if port in xmpp.DIRECT_TLS:
+            try:
+                Channel.connect(target.address, target.port(port)).close()
+            except OSError as error:
+                pytest.skip(f"not shown: {port}: {error.strerror or error}")
+        return port
+
+    return require
 
 
 @pytest.fixture(scope="session")

@@ -89,7 +89,7 @@ def test_prosody_has_no_privilege(status, evidence):
 @pytest.mark.control("SBX-02")
 def test_prosody_cannot_gain_privilege(status, evidence):
     evidence(f"NoNewPrivs {status['NoNewPrivs']}, Seccomp {status['Seccomp']} (2: filter)")
-    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2"), "it may gain privilege"
 
 
 @pytest.mark.control("SBX-03")
@@ -184,7 +184,7 @@ def test_prosody_serves_http_to_nginx_alone(host, pid, evidence):
     ports = {address.rpartition(":")[2] for address in mine if not address.startswith(("127.", "[::1]"))}
     inside = sorted(address for address in mine if address.startswith(("127.", "[::1]")))
     evidence(f"public {', '.join(sorted(ports))}; loopback {', '.join(inside)}")
-    assert ports <= {"5222", "5223", "5269", "5270"}
+    assert ports <= {"5222", "5223", "5269", "5270"}, "more than XMPP is public"
 
 
 @pytest.mark.control("CONF-04")
@@ -256,7 +256,7 @@ def test_what_is_kept_is_kept_for_a_time(host, target, evidence, store):
         if name:
             value = setting(host, name, store)
             evidence(f"{name}: {store} = {value.replace('nil', 'not set: one week')}")
-            assert value != "never"
+            assert value != "never", "it is kept for ever"
 
 
 @pytest.mark.control("PRIV-04")
@@ -279,8 +279,8 @@ def test_push_tells_nothing(login, evidence):
     told = {field.get("var"): field.findtext("{jabber:x:data}value", "") for field in fields}
     told.pop("FORM_TYPE", None)
     evidence("; ".join(f"{name}: {value or 'empty'}" for name, value in told.items()))
-    assert not told.get("last-message-sender")
-    assert marker not in "".join(told.values())
+    assert not told.get("last-message-sender"), "the sender is told"
+    assert marker not in "".join(told.values()), "the message is told"
 
 
 @pytest.mark.control("PRIV-05")

@@ -26,11 +26,9 @@ WEAK_LEGACY = {"RC4": "RC4", "3DES": "3DES", "export": "EXPORT:LOW"}
 
 
 @pytest.fixture(params=[xmpp.C2S, xmpp.C2S_DIRECT, xmpp.S2S, xmpp.S2S_DIRECT])
-def port(request):
+def port(request, reachable) -> int:
     """Each XMPP port."""
-    if request.param in (xmpp.S2S, xmpp.S2S_DIRECT):
-        request.getfixturevalue("federation")
-    return request.param
+    return reachable(request.param)
 
 
 def plaintext(target, port: int) -> Stream:
@@ -70,7 +68,7 @@ def test_clients_must_encrypt_first(target, evidence):
         features = stream.open()
         offered = {xmpp.local_name(feature) for feature in features}
         evidence(f"5222 in plaintext offers {', '.join(sorted(offered))}")
-        assert offered <= {"starttls", "limits"}
+        assert offered <= {"starttls", "limits"}, "more than STARTTLS is offered"
         assert features.find("tls:starttls/tls:required", NS) is not None, "STARTTLS is not required"
 
 
@@ -83,7 +81,7 @@ def test_login_in_plaintext_is_refused(target, evidence, mechanism):
         with pytest.raises((xmpp.AuthenticationFailed, StreamEnded)) as refused:
             xmpp.sasl(stream, mechanism, first)
         evidence(f"5222 in plaintext, {mechanism} -> {refused.value}")
-        assert refused.value.condition == "encryption-required"
+        assert refused.value.condition == "encryption-required", "the login was considered"
 
 
 @pytest.mark.control("TLS-01")
@@ -99,7 +97,7 @@ def test_servers_must_encrypt_first(target, evidence, federation):
         features = stream.open()
         offered = {xmpp.local_name(feature) for feature in features}
         evidence(f"5269 in plaintext offers {', '.join(sorted(offered))}")
-        assert offered <= {"starttls", "limits", "dialback"}
+        assert offered <= {"starttls", "limits", "dialback"}, "more than STARTTLS is offered"
         assert features.find("tls:starttls/tls:required", NS) is not None, "STARTTLS is not required"
 
 
@@ -160,7 +158,7 @@ def test_key_exchange_withstands_quantum_computers(target, evidence, port):
     with target.channel(port, sender=PEER) as channel:
         channel.start_tls(Offer(target.domain))
         evidence(f"{port} {channel.version} {channel.group}")
-        assert channel.group == "X25519MLKEM768"
+        assert channel.group == "X25519MLKEM768", "not a hybrid with ML-KEM"
 
 
 @pytest.mark.control("TLS-07")
@@ -199,9 +197,8 @@ def test_nothing_is_compressed(target, evidence, port):
 
 @pytest.mark.control("TLS-09")
 @pytest.mark.parametrize("starttls_port", [xmpp.C2S, xmpp.S2S])
-def test_what_is_slipped_in_before_tls_is_thrown_away(request, target, evidence, starttls_port):
-    if starttls_port == xmpp.S2S:
-        request.getfixturevalue("federation")
+def test_what_is_slipped_in_before_tls_is_thrown_away(reachable, target, evidence, starttls_port):
+    reachable(starttls_port)
     with plaintext(target, starttls_port) as stream:
         stream.open()
         injected = "<iq type='get' id='injected'><query xmlns='jabber:iq:register'/></iq>"

@@ -322,6 +322,23 @@ def scram(stream: Stream, mechanism: str, exchange: Scram) -> None:
         raise ValueError("the server did not prove that it knows the password")
 
 
+def authenticate(stream: Stream, features: ET.Element, username: str, password: str) -> None:
+    """Authenticate with the best that the server offers; PLAIN for a server that has nothing better.
+
+    Raises AuthenticationFailed, StreamEnded.
+    """
+    offered = mechanisms(features)
+    if "SCRAM-SHA-256-PLUS" in offered and "tls-exporter" in channel_bindings(features):
+        exchange = Scram(username, password, gs2="p=tls-exporter", binding=stream.channel.exporter())
+        scram(stream, "SCRAM-SHA-256-PLUS", exchange)
+    elif "SCRAM-SHA-256" in offered:
+        scram(stream, "SCRAM-SHA-256", Scram(username, password))
+    elif "SCRAM-SHA-1" in offered:
+        scram(stream, "SCRAM-SHA-1", Scram(username, password, digest="sha1"))
+    else:
+        plain(stream, username, password)
+
+
 class Client:
     """A logged-in account with a bound resource, for requests and answers one at a time.
 
@@ -358,14 +375,10 @@ class Client:
         resource: str = "",
         bind: bool = True,
     ) -> Client:
-        """Log in with SCRAM-SHA-256-PLUS, bound to the TLS connection, and bind a resource.
-
-        Raises AuthenticationFailed, StreamEnded, tls.Refused.
-        """
+        """Log in as `authenticate` does, and bind a resource. Raises AuthenticationFailed, StreamEnded, tls.Refused."""
         username, _, domain = jid.partition("@")
-        stream, _features = connect(address, port, domain, standard_port=standard_port)
-        exporter = stream.channel.exporter()
-        scram(stream, "SCRAM-SHA-256-PLUS", Scram(username, password, gs2="p=tls-exporter", binding=exporter))
+        stream, features = connect(address, port, domain, standard_port=standard_port)
+        authenticate(stream, features, username, password)
         client = cls(stream, jid)
         client.features = stream.open()
         if bind:
