@@ -1,8 +1,8 @@
 """Options and fixtures of the verification tests.
 
 A test states the control it proves with `@pytest.mark.control("TLS-01")`. One that looks from outside takes `target`
-alone; one that looks inside takes `host` (testinfra) as well. Skipping says "not shown here" and why; a skipped test
-never counts as proof.
+alone; one that looks inside takes `host` (testinfra) as well. `pytest.skip("not shown: ...")` says why it cannot be
+tried here, and holds the proof back; skipping for another reason says that there is nothing to try.
 """
 
 from __future__ import annotations

@@ -479,10 +479,10 @@ def test_a_file_over_the_size_limit_is_refused(login, target, upload, evidence):
     evidence(f"{size} bytes -> {refused.value}")
 
 
-@pytest.mark.control("UPL-02")
+@pytest.mark.control("UPL-05")
 def test_an_account_over_its_daily_quota_is_refused(login, target, upload, evidence):
     if not target.throw_away:
-        pytest.skip("filling a quota would count against everybody's on a server in use")
+        pytest.skip("not shown: filling a quota would count against everybody's on a server in use")
     size, quota = (target.variables[f"prosody_upload_{name}"] for name in ("size_limit", "daily_quota"))
     last = login(-1)
     with pytest.raises(StanzaError) as refused:

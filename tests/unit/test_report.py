@@ -44,9 +44,18 @@ def test_one_failure_is_enough_and_its_evidence_alone_is_told():
     assert (verdict.status, verdict.evidence) == ("failed", ["b", "c"])
 
 
-def test_a_skipped_test_leaves_its_control_not_shown():
-    verdict = judged(Outcome("passed", ["a"]), Outcome("skipped", [], "no accounts"))
-    assert (verdict.status, verdict.evidence) == ("not_shown", ["no accounts", "a"])
+def test_a_test_that_cannot_be_tried_here_holds_the_proof_back():
+    verdict = judged(Outcome("passed", ["a"]), Outcome("skipped", [], "not shown: no accounts"))
+    assert (verdict.status, verdict.evidence) == ("not_shown", ["not shown: no accounts", "a"])
+
+
+def test_a_test_with_nothing_to_try_does_not():
+    verdict = judged(Outcome("passed", ["a"]), Outcome("skipped", [], "federation is off"))
+    assert (verdict.status, verdict.evidence) == ("proven", ["a"])
+
+
+def test_nothing_to_try_at_all_is_no_proof():
+    assert judged(Outcome("skipped", [], "federation is off")).status == "not_shown"
 
 
 def test_no_test_is_no_proof():

@@ -11,6 +11,8 @@ from verification.catalogue import Control, proofs
 
 PROVEN, FAILED, WAIVED, PLANNED, NOT_SHOWN = STATUSES = ("proven", "failed", "waived", "planned", "not_shown")
 
+HELD_BACK = "not shown"
+
 
 @dataclass
 class Outcome:
@@ -35,7 +37,8 @@ class Verdict:
 class Results:
     """Collects outcomes and judges them.
 
-    A control is proven when every one of its tests ran and passed; a test that could not run here leaves it not shown.
+    A control is proven when its tests passed. One that was skipped with "not shown: ..." could not be tried here and
+    leaves it not shown; one skipped for another reason had nothing to try, such as federation on a server without any.
     """
 
     def __init__(self, controls: Sequence[Control], hosts: Sequence[str]) -> None:
@@ -64,9 +67,10 @@ class Results:
         if failed:
             return FAILED, [line for outcome in failed for line in [*outcome.evidence, outcome.reason] if line]
         evidence = [line for outcome in outcomes for line in outcome.evidence]
-        skipped = list(dict.fromkeys(outcome.reason for outcome in outcomes if outcome.outcome == "skipped"))
-        if skipped:
-            return NOT_SHOWN, [*skipped, *evidence]
+        reasons = list(dict.fromkeys(outcome.reason for outcome in outcomes if outcome.outcome == "skipped"))
+        passed = any(outcome.outcome == "passed" for outcome in outcomes)
+        if reasons and (not passed or any(reason.startswith(HELD_BACK) for reason in reasons)):
+            return NOT_SHOWN, [*reasons, *evidence]
         return (PROVEN, evidence) if outcomes else (NOT_SHOWN, [_why_nothing_ran(control)])
 
 
