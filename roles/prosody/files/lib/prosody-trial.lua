@@ -20,7 +20,8 @@ local read_on_occasion = {
 	component_conflict_resolve = "component", component_secret = "component", validate_from_addresses = "component";
 	conflict_resolve = true, force_module_reload = true;
 	console_banner = "admin_shell", default_provisioned_role = "admin_shell";
-	http_external_url = true, http_host = true; -- once a module of the host serves something over HTTP
+	http_external_url = true, http_host = true, http_interfaces = true, http_ports = true; -- when something is served
+	https_ports = true, trusted_proxies = true;
 	muc_tombstone_expiry = "muc";
 	oauth2_policy_url = "http_oauth2", oauth2_service_documentation = "http_oauth2", oauth2_terms_url = "http_oauth2";
 	rest_iq_max_timeout = "rest", rest_iq_timeout = "rest";
