@@ -66,6 +66,14 @@ def test_this_prosody_has_no_known_holes(host, evidence):
     assert fixed, f"prosody {version} lacks the fixes for CVE-2026-43504 to 43507, or is of an unknown line"
 
 
+@pytest.mark.control("UPD-04")
+def test_the_installed_prosody_is_the_one_that_runs(host, pid, evidence):
+    age = int(host.check_output("ps --no-headers -o etimes --pid %s", pid))
+    now, unpacked = map(int, host.check_output("date +%s; stat --format=%Y /var/lib/dpkg/info/prosody.list").split())
+    evidence(f"running for {age} s, the package was unpacked {now - unpacked} s ago")
+    assert age <= now - unpacked, "it was started before its package was updated"
+
+
 # Sandbox
 
 
