@@ -522,7 +522,7 @@ def test_uploads_cannot_attack_a_browser(login, target, upload, evidence):
     evidence(f"page.html -> {kind}; {disposition}; {policy}")
     assert disposition.startswith("attachment") or kind.startswith("text/plain")
     assert "default-src 'none'" in policy
-    assert headers.get("x-content-type-options") == "nosniff"
+    assert headers.get("x-content-type-options") == "nosniff", "a browser may guess another type"
 
 
 # End-to-end encryption
