@@ -144,6 +144,10 @@ def _places(name: str, entries: list[Any]) -> Iterator[str]:
         yield f"{name}[{index}] ({known})" if known else f"{name}[{index}]"
 
 
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.]+", "-", name)
+
+
 def _refuse_duplicates(kind: str, names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
@@ -165,7 +169,8 @@ class ActionModule(ActionBase):
             "path", [file["dest"] for file in plan["files"]] + [entry["path"] for entry in plan["directories"]]
         )
         role = self._task._role
-        plan["name"] = re.sub(r"[^\w.-]", "-", role.get_name() if role else "play")
+        plan["name"] = _slug(role.get_name() if role else "play")
+        plan["manifest"] = _slug(f"{role.get_name()}: {self._task.name}") if role else ""
         # One opaque string: the module declares it no_log, and Ansible then censors this string in the output,
         # not every word that happens to occur in a plan.
         payload = base64.b64encode(zlib.compress(json.dumps(plan).encode())).decode()

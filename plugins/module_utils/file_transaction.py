@@ -320,9 +320,9 @@ class Host:
 class Transaction:
     """One call of install_files.
 
-    `plan` is what the action plugin sends: name, files, directories, checks, commands, services, confirm_seconds, all
-    complete and validated. With `check` nothing on the host is written, and what a fresh host still lacks is no
-    failure.
+    `plan` is what the action plugin sends: name, manifest, files, directories, checks, commands, services,
+    confirm_seconds, all complete and validated. With `check` nothing on the host is written, and what a fresh host
+    still lacks is no failure.
 
     With `confirm_seconds` a change stands only once `confirm` was called, by a process that could still reach the
     host; otherwise a timer of systemd calls `undo`.
@@ -445,6 +445,7 @@ class Transaction:
     def _compare(self) -> list[Change]:
         directories = [(e["path"], self._wanted(e, DIRECTORY), False) for e in self.plan["directories"]]
         files = [(e["dest"], self._wanted(e, e["kind"]), e["secret"]) for e in self.plan["files"]]
+        files += self._inventory()
         changes: dict[str, Change] = {}
         for path, wanted, secret in sorted(directories) + files:
             before = self.tree.state(path, follow=wanted.kind == DIRECTORY)
@@ -460,6 +461,17 @@ class Transaction:
                         changes[str(parent)] = Change(str(parent), NOTHING, PARENT)
             changes[path] = Change(path, before, wanted, secret)
         return list(changes.values())
+
+    def _inventory(self) -> list[tuple[str, State, bool]]:
+        """Return the absence of what the same task has installed before and no longer names, and the new list."""
+        if not self.plan.get("manifest"):
+            return []
+        path = f"{STATE_DIRECTORY}/installed/{self.plan['manifest']}.json"
+        known = json.loads(self.tree.state(path).content or "[]")
+        installed = sorted(entry["dest"] for entry in self.plan["files"] if entry["kind"] != ABSENT)
+        content = json.dumps(installed, indent=1).encode() + b"\n"
+        listed = (path, State(FILE, content, 0o600, os.getuid(), os.getgid()), False)
+        return [*((gone, NOTHING, True) for gone in known if gone not in self.paths), listed]
 
     def _guard(self, path: str) -> None:
         """Refuse a way that leads through a link of somebody else, who could lead root's writing anywhere."""

@@ -24,6 +24,8 @@ description:
   - When nothing differs and the services are as wanted, the task costs one round trip and one call of C(systemctl).
   - A transaction that was interrupted (power, kill) is undone by the next run with any of the same paths, which then
     brings the services to the files once more.
+  - In a role, a file that the same task has installed before and no longer names is removed in the same transaction.
+    The task is known by the names of the role and of itself.
 options:
   files:
     description: The files. No path may occur twice.

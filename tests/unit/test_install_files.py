@@ -14,6 +14,7 @@ import pytest
 
 from plugins.module_utils import file_transaction
 from plugins.module_utils.file_transaction import (
+    NOTHING,
     Failure,
     Host,
     Outcome,
@@ -656,3 +657,30 @@ def test_a_daemon_that_keeps_its_output_open_holds_nobody_up():
 def test_only_the_end_of_a_long_output_is_told():
     report = str(Outcome(["x"], 1, "\n".join(map(str, range(100)))))
     assert report.splitlines()[3] == "60"
+
+
+# --- what a task no longer names ---------------------------------------------------------------------------------
+
+
+def test_what_is_no_longer_named_is_removed(host):
+    install(host, file("/etc/toy/a.conf"), file("/etc/toy/b.conf", "loose = true"), manifest="toy")
+    result = install(host, file("/etc/toy/a.conf"), manifest="toy", diff=True)
+    assert "/etc/toy/b.conf" in result["changed_files"]
+    assert "loose" not in str(result["diff"])
+    assert Tree(host.root).state("/etc/toy/b.conf") == NOTHING
+    assert not install(host, file("/etc/toy/a.conf"), manifest="toy")["changed"]
+
+
+def test_what_is_no_longer_named_stays_if_the_transaction_fails(host):
+    install(host, file("/etc/toy/a.conf"), file("/etc/toy/b.conf"), manifest="toy")
+    before = everything(host)
+    check = {"name": "no", "command": ["false"], "paths": ["/etc/toy"]}
+    with pytest.raises(Failure):
+        install(host, file("/etc/toy/a.conf"), manifest="toy", checks=[check])
+    assert everything(host) == before
+
+
+def test_files_of_other_tasks_stay(host):
+    install(host, file("/etc/toy/a.conf"), manifest="one")
+    install(host, file("/etc/toy/b.conf"), manifest="two")
+    assert Tree(host.root).state("/etc/toy/a.conf") != NOTHING

@@ -41,7 +41,7 @@ def action(room, arguments, variables=None):
     role = SimpleNamespace(get_name=lambda: "some.collection/toy role")
     task = SimpleNamespace(
         args=arguments, action="install_files", async_val=0, check_mode=False, _role=role,
-        get_search_path=lambda: [str(room)],
+        name="Install the toy", get_search_path=lambda: [str(room)],
     )  # fmt: skip
     connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None))
     templar = Templar(loader=loader, variables=variables or {})
@@ -174,7 +174,9 @@ def test_the_result_does_not_hold_what_was_sent(tmp_path):
 def test_the_transaction_bears_the_name_of_its_role(tmp_path):
     task = action(tmp_path, {"files": [CONFIG]})
     task.run()
-    assert json.loads(zlib.decompress(base64.b64decode(task.sent["payload"])))["name"] == "some.collection-toy-role"
+    plan = json.loads(zlib.decompress(base64.b64decode(task.sent["payload"])))
+    assert plan["name"] == "some.collection-toy-role"
+    assert plan["manifest"] == "some.collection-toy-role-Install-the-toy"
 
 
 def test_the_documentation_tells_every_option_and_its_default():
