@@ -179,6 +179,15 @@ def test_a_failure_ends_with_1_and_without_a_traceback(tmp_path):
     assert "Traceback" not in run.stdout + run.stderr
 
 
+@pytest.mark.parametrize(
+    "tests",
+    ["", 'def pytest_generate_tests(metafunc):\n    pytest.exit("stopped", returncode=4)\n' + GOOD],
+    ids=["no test", "stopped"],
+)
+def test_a_run_that_tried_nothing_ends_with_2(tmp_path, tests):
+    assert verify(tmp_path, tests).returncode == 2
+
+
 def test_only_runs_what_is_asked_for(tmp_path):
     assert verify(tmp_path, GOOD + BAD, "--only=TLS-01").returncode == 0
 

@@ -2,7 +2,7 @@
 
 Use: pytest verification -p verification.report.plugin --ansible-inventory=INV --hosts=ansible://xmpp --report-dir DIR
 
-Exit status: 0 nothing failed, 1 a control failed, 2 unusable input (inventory, host, --only) or a broken test.
+Exit status: 0 nothing failed, 1 a control failed, 2 unusable input (inventory, host, --only), a broken test or no test.
 """
 
 from __future__ import annotations
@@ -150,10 +150,10 @@ class Reporter:
         if directory:
             write_json(verdicts, directory / "verify.json")
             self.console.print(f"{directory / 'verify.json'}")
-        session.exitstatus = self._exit_status(verdicts)
+        session.exitstatus = self._exit_status(verdicts, exitstatus)
 
-    def _exit_status(self, verdicts: list[Verdict]) -> int:
-        if self.broken:
+    def _exit_status(self, verdicts: list[Verdict], pytest_status: int) -> int:
+        if self.broken or pytest_status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             return 2
         return 1 if summary(verdicts)[FAILED] else 0
 
