@@ -186,13 +186,13 @@ def test_nobody_else_reads_the_configuration(host, evidence):
 
 
 @pytest.mark.control("CONF-03")
-def test_prosody_serves_http_to_nginx_alone(host, pid, evidence):
+def test_prosody_serves_http_to_nginx_alone(host, pid, target, evidence):
     listening = host.check_output("ss --no-header --tcp --listening --numeric --processes")
     mine = [line.split()[3] for line in listening.splitlines() if f"pid={pid}," in line]
     ports = {address.rpartition(":")[2] for address in mine if not address.startswith(("127.", "[::1]"))}
     inside = sorted(address for address in mine if address.startswith(("127.", "[::1]")))
     evidence(f"public {', '.join(sorted(ports))}; loopback {', '.join(inside)}")
-    assert ports <= {"5222", "5223", "5269", "5270"}, "more than XMPP is public"
+    assert ports == {"5222", "5223"} | ({"5269", "5270"} if target.federates else set()), "not the declared ports"
 
 
 @pytest.mark.control("CONF-04")
@@ -211,6 +211,24 @@ def test_prosodyctl_finds_nothing(host, evidence):
     check = host.run("prosodyctl check config")
     evidence(f"prosodyctl check config: {check.stdout.strip().splitlines()[-1]}")
     assert check.rc == 0, check.stdout
+
+
+# Registration
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        pytest.param("password_policy", marks=pytest.mark.control("AUTH-07")),
+        pytest.param("mimicking", marks=pytest.mark.control("REG-03")),
+        pytest.param("tombstones", marks=pytest.mark.control("REG-03")),
+    ],
+)
+def test_modules_that_guard_registration_are_loaded(host, target, evidence, module):
+    for domain in target.domains:
+        loaded = host.check_output("prosodyctl shell module list %s", domain).split()
+        assert module in loaded, f"{domain}: mod_{module} is not loaded"
+    evidence(f"mod_{module} is loaded at {', '.join(target.domains)}")
 
 
 # Passwords and privacy

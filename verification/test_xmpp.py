@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import re
 import select
 import time
 import uuid
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -23,6 +25,8 @@ FORWARDED = "{urn:xmpp:forward:0}forwarded"
 MUC = "http://jabber.org/protocol/muc"
 PUBSUB = "http://jabber.org/protocol/pubsub"
 FORM = "<x xmlns='jabber:x:data' type='submit'>"
+RATED_SECONDS = 4  # how long a client takes to send what the rate test sends
+BURST_SECONDS = 2  # what mod_limits lets through at once, by default
 
 
 @pytest.fixture
@@ -180,33 +184,114 @@ def refusal_of_server(target, port: int, name: str, pair: forgery.Pair | None) -
 @pytest.mark.control("REG-01")
 @pytest.mark.parametrize("token", ["", "forged-invitation"], ids=["no invitation", "forged invitation"])
 def test_registration_needs_an_invitation(target, evidence, token):
+    refusal = refusal_of_registration(target, target.domain, token)
+    evidence(f"register at {target.domain}, {f'token {token}' if token else 'no token'} -> {refusal}")
+
+
+@pytest.fixture
+def user(target, accounts, login) -> xmpp.Client:
+    """An account that does not administer the server, logged in."""
+    admins = target.variables.get("prosody_admins") or []
+    index = next((index for index, account in enumerate(accounts) if account["jid"] not in admins), None)
+    if index is None:
+        pytest.skip("not shown: every test account is an administrator")
+    return login(index)
+
+
+@pytest.mark.control("REG-02")
+@pytest.mark.parametrize(
+    "node",
+    ["urn:xmpp:invite#create-account", "xmpp:prosody.im/mod_invites_adhoc#password-reset"],
+    ids=["new account", "new password"],
+)
+def test_users_cannot_invite_to_an_account(user, evidence, node):
+    with pytest.raises(StanzaError) as refused:
+        execute(user, node)
+        pytest.fail(f"{node} is carried out")
+    evidence(f"{node} -> {refused.value}")
+    assert refused.value.condition == "forbidden"
+
+
+@pytest.mark.control("REG-02")
+def test_an_invitation_to_be_a_contact_opens_no_account(user, target, evidence):
+    if target.variables["prosody_user_invitations_enabled"]:
+        pytest.skip("users may invite others to register here")
+    try:
+        answer = execute(user, "urn:xmpp:invite#invite")
+    except StanzaError as refused:
+        evidence(f"urn:xmpp:invite#invite -> {refused}")
+        return
+    token = re.search(r"preauth=([^;&<]+)", "".join(answer.itertext()))
+    assert token, "an invitation without a token"
+    refusal = refusal_of_registration(target, user.bare.rpartition("@")[2], token[1])
+    evidence(f"register with a user's invitation to be a contact -> {refusal}")
+
+
+def execute(account: xmpp.Client, node: str) -> ET.Element:
+    """Run an ad-hoc command of the account's own server (XEP-0050). Raises StanzaError."""
+    command = f"<command xmlns='http://jabber.org/protocol/commands' node='{node}' action='execute'/>"
+    return account.iq("set", command, to=account.bare.rpartition("@")[2])
+
+
+def refusal_of_registration(target, domain: str, token: str) -> str:
+    """How a new account is refused, asked for with the token of an invitation or none; fails when it is granted."""
     name, password = f"{NOBODY}-{uuid.uuid4().hex[:8]}", str(uuid.uuid4())
-    stream, _ = target.stream(xmpp.C2S)
+    stream, _ = target.stream(xmpp.C2S, domain)
     with stream:
-        if token:
-            stream.send(f"<iq type='set' id='token'><preauth xmlns='urn:xmpp:pars:0' token='{token}'/></iq>")
-            assert stream.expect("iq").get("type") == "error", "a forged invitation is taken"
-        credentials = f"<username>{name}</username><password>{password}</password>"
-        stream.send(f"<iq type='set' id='register'><query xmlns='{NS['register']}'>{credentials}</query></iq>")
         try:
+            if token:
+                stream.send(f"<iq type='set' id='token'><preauth xmlns='urn:xmpp:pars:0' token='{token}'/></iq>")
+                stream.expect("iq")
+            credentials = f"<username>{name}</username><password>{password}</password>"
+            stream.send(f"<iq type='set' id='register'><query xmlns='{NS['register']}'>{credentials}</query></iq>")
             answer = stream.expect("iq")
         except StreamEnded as ended:
-            refusal = str(ended)
-        else:
-            if answer.get("type") != "error":
-                unregister(target, name, password)
-                pytest.fail(f"{name}@{target.domain} was registered (and removed again)")
-            refusal = str(StanzaError(answer))
-        evidence(f"register {name}@{target.domain}, {f'token {token}' if token else 'no token'} -> {refusal}")
+            return str(ended)
+    if answer.get("type") != "error":
+        unregister(target, f"{name}@{domain}", password)
+        pytest.fail(f"{name}@{domain} was registered (and removed again)")
+    return str(StanzaError(answer))
 
 
-def unregister(target, name: str, password: str) -> None:
+def unregister(target, jid: str, password: str) -> None:
     """Remove an account that should not have come to be (XEP-0077 section 3.2)."""
-    jid = f"{name}@{target.domain}"
     with xmpp.Client.login(target.address, target.port(xmpp.C2S), jid, password) as account:
         account.send(f"<iq type='set' id='remove'><query xmlns='{NS['register']}'><remove/></query></iq>")
         with contextlib.suppress(StreamEnded):  # the account ends, and its sessions with it
             account.wait("iq", id="remove")
+
+
+@pytest.mark.control("AUTH-07")
+def test_a_short_password_is_not_taken(login, accounts, target, evidence):
+    length = target.variables["prosody_password_length"]
+    if length < 2:
+        pytest.skip("not shown: no password is too short here")
+    short = uuid.uuid4().hex[: length - 1]
+    account = login(-1)
+    try:
+        change_password(account, short)
+    except StanzaError as error:
+        refused = error
+    else:
+        change_back(account, accounts[-1]["password"], short)
+        pytest.fail(f"a password of {length - 1} characters is taken (and changed back)")
+    login(-1)
+    evidence(f"new password of {length - 1} characters -> {refused}; the old one still works")
+    assert refused.condition == "not-acceptable"
+
+
+def change_back(account: xmpp.Client, password: str, now: str) -> None:
+    """Give an account its old password again; says what it is `now` when the old one is not taken."""
+    try:
+        change_password(account, password)
+    except StanzaError as refused:
+        pytest.fail(f"{account.bare} was given the password {now}, and its old one is refused: {refused}")
+
+
+def change_password(account: xmpp.Client, password: str) -> None:
+    """Give an account another password (XEP-0077 section 3.3). Raises StanzaError."""
+    credentials = f"<username>{account.bare.partition('@')[0]}</username><password>{password}</password>"
+    account.iq("set", f"<query xmlns='{NS['register']}'>{credentials}</query>")
 
 
 # Everyday use
@@ -589,6 +674,27 @@ def cut(stream: Stream, to: str, size: int) -> str:
     except TimeoutError:
         raise AssertionError(f"{size} bytes of one message are taken") from None
     raise AssertionError(f"{size} bytes of one message are answered")
+
+
+@pytest.mark.control("FLOOD-06")
+def test_accounts_cannot_send_faster_than_the_stated_rate(login, target, evidence):
+    rate = bytes_per_second(target.variables["prosody_c2s_rate"])
+    alice = login()
+    ballast = "<iq type='result' id='ballast'/>".ljust(1000)
+    sent = ballast * (RATED_SECONDS * rate // len(ballast) + 1)
+    started = time.monotonic()
+    alice.send(sent)
+    alice.iq("get", "<ping xmlns='urn:xmpp:ping'/>", timeout=4 * RATED_SECONDS)
+    took = time.monotonic() - started
+    evidence(f"{len(sent)} bytes at {rate} bytes/s -> answered after {took:.1f} s")
+    assert took >= RATED_SECONDS - BURST_SECONDS, "the rate is not bounded"
+
+
+def bytes_per_second(rate: str) -> int:
+    """A rate as mod_limits reads it, such as "50kb/s": a power of a thousand by the first letter of its unit."""
+    match = re.fullmatch(r"(\d+) ?([bkmgt])[^/]*/s", rate, re.IGNORECASE)
+    assert match, f"not a rate: {rate}"
+    return int(match[1]) * 1000 ** "bkmgt".index(match[2].lower())
 
 
 @pytest.mark.control("FLOOD-03")
