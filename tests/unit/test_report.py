@@ -7,13 +7,14 @@ import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from verification.catalogue import KIT, Control
 from verification.report import terminal
-from verification.report.plugin import shorten
+from verification.report.plugin import Reporter, shorten
 from verification.report.results import Outcome, Results, Verdict, summary, write_json
 
 BUILT = Control("TLS-01", "plaintext", "A promise", "RFC 0", "built")
@@ -179,13 +180,13 @@ def test_a_failure_ends_with_1_and_without_a_traceback(tmp_path):
     assert "Traceback" not in run.stdout + run.stderr
 
 
-@pytest.mark.parametrize(
-    "tests",
-    ["", 'def pytest_generate_tests(metafunc):\n    pytest.exit("stopped", returncode=4)\n' + GOOD],
-    ids=["no test", "stopped"],
-)
-def test_a_run_that_tried_nothing_ends_with_2(tmp_path, tests):
-    assert verify(tmp_path, tests).returncode == 2
+def test_a_run_without_a_test_ends_with_2(tmp_path):
+    assert verify(tmp_path, "").returncode == 2
+
+
+@pytest.mark.parametrize("status", [3, 4, 5], ids=["internal error", "wrong usage", "no tests"])
+def test_a_run_that_broke_off_ends_with_2(status):
+    assert Reporter._exit_status(SimpleNamespace(broken=[]), [], status) == 2
 
 
 def test_only_runs_what_is_asked_for(tmp_path):
