@@ -262,7 +262,10 @@ class Directory:
 
 
 class ActionModule(ActionBase):
-    """Arguments: `directory` of the CA, `certificates` (domain -> names), `key_type`, and the lifetime in `days`."""
+    """Arguments: `directory` of the CA, `certificates` (domain -> names), `key_type`, and the lifetime in `days`.
+
+    As a `fallback` it sees to those domains alone that have no certificate at all.
+    """
 
     TRANSFERS_FILES = False
     _requires_connection = True
@@ -277,6 +280,7 @@ class ActionModule(ActionBase):
                 "certificates": {"type": "dict", "required": True},
                 "key_type": {"type": "str", "required": True},
                 "days": {"type": "int", "required": True},
+                "fallback": {"type": "bool", "default": False},
             }
         )
         certificates: Mapping[str, list[str]] = arguments["certificates"]
@@ -284,8 +288,13 @@ class ActionModule(ActionBase):
         lifetime = datetime.timedelta(days=arguments["days"])
         every_name = [name for names in certificates.values() for name in names]
 
-        ca, changes, warnings = self._ca(Path(arguments["directory"]), every_name, lifetime)
         store = self._on_host(task_vars, state="reported", domains=list(certificates))["certificates"]
+        if arguments["fallback"]:
+            store = {domain: held for domain, held in store.items() if not held["chain"]}
+            certificates = {domain: certificates[domain] for domain in store}
+            if not certificates:
+                return {"changed": False}
+        ca, changes, warnings = self._ca(Path(arguments["directory"]), every_name, lifetime)
         due = {
             domain: reason
             for domain, names in certificates.items()

@@ -22,10 +22,11 @@ options:
     description:
       - C(reported) returns what the store holds for C(domains).
       - C(requested) makes a new key for each of C(domains), next to the one in use, and returns a PKCS 10 request.
+      - C(pruned) removes what is kept for any domain that is not among C(domains).
       - C(installed) lays each of C(chains) beside the key of its request, or the one in C(private_keys), and calls
         C(certificate-deploy) for the domains whose pair is new or did not reach every service before.
     type: str
-    choices: [reported, requested, installed]
+    choices: [reported, requested, pruned, installed]
     required: true
   domains:
     description: Names of the virtual hosts.
@@ -70,12 +71,15 @@ requests:
   type: dict
   returned: when O(state=requested)
 changed_domains:
-  description: Domains with a new pair, or with one that did not reach every service before.
+  description: >-
+    Domains with a new pair, or with one that did not reach every service before; or those that were removed.
   type: list
-  returned: when O(state=installed)
+  returned: when O(state=installed) or O(state=pruned)
 """
 
 STORE = Path("/etc/portcullis/certificates")
+ORDERS = [Path("/etc/portcullis/acme/issued"), Path("/var/lib/portcullis/certificates")]
+"""Where certificate-order keeps DOMAIN.json and DOMAIN.tlsa.json."""
 DEPLOY = "/usr/local/lib/portcullis/certificate-deploy"
 KEY_OPTIONS = {
     "ecdsa-p256": ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
@@ -136,6 +140,23 @@ class Store:
             return ""
         return self._openssl("x509", "-noout", "-issuer", "-serial", "-dates", "-ext", "subjectAltName", data=chain)
 
+    def kept_for_others(self, domains: list[str]) -> dict[str, set[Path]]:
+        """What is kept for any other domain, by domain."""
+        kept: dict[str, set[Path]] = {}
+        for pair in [*STORE.glob("*/current"), *STORE.glob("*/next")]:
+            kept.setdefault(pair.parent.name, set()).add(pair.parent)
+        for record in [record for directory in ORDERS for record in directory.glob("*.json")]:
+            kept.setdefault(record.name.removesuffix(".json").removesuffix(".tlsa"), set()).add(record)
+        return {domain: paths for domain, paths in kept.items() if domain not in domains}
+
+    def remove(self, paths: set[Path]) -> None:
+        """Remove files, and directories with all that is in them."""
+        for path in paths:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
     def deploy(self, domains: list[str]) -> None:
         """Bring the pairs of the domains into service, or fail in the words of C(certificate-deploy)."""
         status, out, err = self.module.run_command([DEPLOY, *domains])
@@ -164,10 +185,10 @@ def _write(path: Path, content: str) -> None:
 
 
 def main() -> None:
-    """Do one of the three jobs."""
+    """Do one of the four jobs."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["reported", "requested", "installed"], "required": True},
+            "state": {"type": "str", "choices": ["reported", "requested", "pruned", "installed"], "required": True},
             "domains": {"type": "list", "elements": "str", "default": []},
             "key_type": {"type": "str", "choices": list(KEY_OPTIONS), "default": "ecdsa-p256"},
             "chains": {"type": "dict", "default": {}},
@@ -187,6 +208,15 @@ def main() -> None:
         if not module.check_mode:
             requests = {domain: store.request(domain, parameters["key_type"]) for domain in parameters["domains"]}
         module.exit_json(changed=bool(parameters["domains"]), requests=requests)
+
+    if parameters["state"] == "pruned":
+        others = store.kept_for_others(parameters["domains"])
+        for paths in others.values() if not module.check_mode else ():
+            store.remove(paths)
+        diff = [
+            {"before_header": f"certificate of {domain}", "before": f"{domain}\n", "after": ""} for domain in others
+        ]
+        module.exit_json(changed=bool(others), changed_domains=sorted(others), diff=diff)
 
     pairs = {domain: (chain, parameters["private_keys"].get(domain)) for domain, chain in parameters["chains"].items()}
     new = {domain: pair for domain, pair in pairs.items() if not store.in_use(domain, *pair)}

@@ -4,15 +4,39 @@ from __future__ import annotations
 
 import os
 import subprocess
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 PROGRAM = Path(__file__).parents[2] / "roles/certificates/files/usr/local/lib/portcullis/certificate-deploy"
 
 
 def openssl(*arguments: str) -> None:
     subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+def begin_tomorrow(key_file: Path) -> str:
+    """A certificate for example.org with that key (PEM)."""
+    key = load_pem_private_key(key_file.read_bytes(), password=None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(x509.Name([]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(tomorrow)
+        .not_valid_after(tomorrow + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("example.org")]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(Encoding.PEM).decode()
 
 
 class Store:
@@ -81,6 +105,7 @@ def test_without_names_every_domain_is_handed_over(store, old):
         ("other key", "does not belong to the certificate"),
         ("other name", "not valid for this domain"),
         ("expired", "not valid for this domain, at this time"),
+        ("not yet valid", "not valid for this domain, at this time"),
         ("no certificate", "does not belong to the certificate"),
         ("passphrase", ""),
     ],
@@ -93,6 +118,8 @@ def test_an_unfit_pair_never_comes_into_use(store, old, fault, words):
     elif fault == "expired":
         key, chain = (str(waiting / file) for file in ("privkey.pem", "fullchain.pem"))
         openssl("x509", "-new", "-key", key, "-subj", "/CN=example.org", "-days", "-1", "-out", chain)
+    elif fault == "not yet valid":
+        (waiting / "fullchain.pem").write_text(begin_tomorrow(waiting / "privkey.pem"))
     elif fault == "no certificate":
         (waiting / "fullchain.pem").write_text("nothing of use\n")
     elif fault == "passphrase":
@@ -115,6 +142,14 @@ def test_a_service_that_refuses_gets_the_previous_pair_back(store, old):
     assert "previous certificate back" in result.stderr
     assert store.in_use("example.org") == old == store.served.read_text()
     assert not (store.path / "example.org" / "unfinished").exists()
+
+
+def test_where_the_previous_pair_cannot_be_put_back_the_new_one_is_not_lost(store, old):
+    new = store.bring("example.org")
+    store.hook("strict", 'mkdir "$CERTIFICATE_DIR/current.new"; exit 1')
+    assert store.deploy("example.org").returncode == 1
+    assert store.in_use("example.org") == new
+    assert (store.path / "example.org" / "unfinished").exists()
 
 
 def test_one_failing_domain_does_not_hold_up_the_others(store, old):

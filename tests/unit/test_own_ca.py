@@ -231,7 +231,7 @@ def host() -> Host:
 def deploy(host, tmp_path, monkeypatch):
     """Run the action for a list of domains."""
 
-    def run(*domains: str, check_mode: bool = False):
+    def run(*domains: str, check_mode: bool = False, fallback: bool = False):
         host.calls.clear()
         host.check_mode = check_mode
         task = SimpleNamespace(check_mode=check_mode, diff=False)
@@ -242,6 +242,7 @@ def deploy(host, tmp_path, monkeypatch):
             "certificates": {domain: [domain, f"upload.{domain}"] for domain in domains},
             "key_type": "ecdsa-p256",
             "days": 90,
+            "fallback": fallback,
         }
         monkeypatch.setattr(own_ca.ActionBase, "run", lambda *_: {})
         monkeypatch.setattr(action, "validate_argument_spec", lambda _specification: (None, arguments))
@@ -257,6 +258,16 @@ def test_the_first_deployment_makes_everything_and_the_second_nothing(deploy, ho
     assert host.calls == ["reported", "requested", "installed"]
     assert not deploy("example.org", "second.example")["changed"]
     assert host.calls == ["reported"], "in good order the action costs one round trip"
+
+
+def test_as_a_fallback_it_sees_to_those_alone_that_have_none(deploy, host):
+    deploy("example.org")
+    host.chains["example.org"] = "of another CA"
+    result = deploy("example.org", "second.example", fallback=True)
+    assert [change.partition(":")[0] for change in result["changes"][1:]] == ["second.example"]
+    assert host.chains["example.org"] == "of another CA"
+    assert not deploy("example.org", "second.example", fallback=True)["changed"]
+    assert host.calls == ["reported"]
 
 
 def test_check_mode_says_what_it_would_do_and_writes_nothing(deploy, host, tmp_path):

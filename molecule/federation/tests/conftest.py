@@ -58,7 +58,7 @@ def log_in(server: targets.Target, name: str, accounts: list[dict[str, str]]) ->
     """Log in with one of the accounts, by its local name."""
     jid = f"{name}@{server.domain}"
     password = next(account["password"] for account in accounts if account["jid"] == jid)
-    return Client.login(server.address, server.port(xmpp.C2S), jid, password)
+    return Client.login(*server.at(xmpp.C2S), jid, password)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def log_in_at(stranger: targets.Target):
     with contextlib.ExitStack() as clients:
 
         def enter(domain: str) -> Client:
-            stream = Stream(Channel.connect(stranger.address, stranger.port(xmpp.C2S)), domain)
+            stream = Stream(Channel.connect(*stranger.at(xmpp.C2S)), domain)
             client = clients.enter_context(Client(stream, domain))
             stream.open()
             xmpp.sasl(stream, "ANONYMOUS", "")

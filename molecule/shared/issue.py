@@ -1,4 +1,4 @@
-"""Issue the certificates of this scenario: what public CAs issue since 2026 (serverAuth alone), and what nobody trusts.
+"""Issue the certificates of a scenario: what public CAs issue since 2026 (serverAuth alone), and what nobody trusts.
 
 Use: issue.py DIRECTORY, with the requests on stdin as JSON: {FILE: {"names": [NAME, ...], "signer": NAME, "days": N}}.
 Writes DIRECTORY/FILE.crt and .key, and DIRECTORY/NAME.crt of each signer. Without a signer a certificate vouches for
