@@ -105,7 +105,7 @@ function ip.new_ip(address)
 	end
 end
 function ip.truncate(address, bits) -- of addresses written in full
-	return { normal = address.normal:sub(1, bits // 16 * 5) };
+	return { normal = address.normal:sub(1, bits // 16 * 5) .. ":" };
 end
 
 local function new_cache()
@@ -189,6 +189,7 @@ end
 function load_module(name, options)
 	local handle = new_handle(options or {});
 	local environment = setmetatable({ module = handle.module }, { __index = _G });
+	handle.module.environment = environment;
 	assert(loadfile(modules .. "mod_" .. name .. ".lua", "t", environment))();
 	if handle.module.add_host then
 		local host = new_handle(options or {});

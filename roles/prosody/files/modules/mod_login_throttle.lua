@@ -6,7 +6,12 @@
 -- the server: reconnecting or changing the virtual host does not reset them. An account that has logged
 -- in from an address before is held to its own limit there and to no other.
 --
--- Each failure is one line, "failed login as USER@HOST (CONDITION) from IP: ADDRESS", the address at its end.
+-- Each failure is one line, "failed login as USER@HOST (CONDITION) from IP: ADDRESS", the address at its end;
+-- of IPv6 "(CONDITION, network NETWORK/64)". A client that shows a credential which was right once
+-- (`stale_credential` of its SASL handler) is no guesser: its failures are reported as that, and not counted.
+--
+-- Modules with a way in of their own, such as a web page, share the limits: the functions at the end, through
+-- module:depends("login_throttle"). Their `source` has `ip` and `log`, like a session.
 --
 -- Options:
 --   login_throttle_account_attempts  integer, default 6: failures per account and address in one period
@@ -80,23 +85,38 @@ local function stated_username(stanza)
 	end
 end
 
-local function keys(session, username)
-	local network = network_of(session.ip);
+local function keys(source, username)
+	local network = network_of(source.ip);
 	local account = username and username .. "@" .. module.host;
 	return network, account and account .. " " .. network;
 end
 
-local function is_throttled(session, username)
-	local network, pair = keys(session, username);
+local function is_throttled(source, username)
+	local network, pair = keys(source, username);
 	if pair and count(pair) >= account_attempts then
 		return true;
 	end
 	return count(network) >= address_attempts and not (pair and acquainted:get(pair));
 end
 
-local function report(session, username, condition)
-	session.log("info", "failed login as %s@%s (%s) from IP: %s",
-		username or "?", module.host, condition, session.ip or "?");
+local function report(source, username, condition)
+	local network = network_of(source.ip);
+	source.log("info", "failed login as %s@%s (%s%s) from IP: %s", username or "?", module.host, condition,
+		network:find(":", 1, true) and ", network " .. network .. "/64" or "", source.ip or "?");
+end
+
+local function count_failure(source, username)
+	local network, pair = keys(source, username);
+	add(network);
+	if pair then
+		add(pair);
+	end
+end
+
+local function count_success(source, username)
+	local _, pair = keys(source, username);
+	failures:set(pair, nil);
+	acquainted:set(pair, true);
 end
 
 local function check(session, stanza)
@@ -124,19 +144,22 @@ sasl.hook_unauthenticated({ [sasl.xmlns_sasl] = "response", [sasl.xmlns_sasl2] =
 
 module:hook("authentication-failure", function(event)
 	local session = event.session;
+	local handler = session.sasl_handler;
 	local condition = event.condition or event.message; -- mod_saslauth, mod_sasl2
 	if not guesses[condition] then return; end
-	local username = session.sasl_handler and session.sasl_handler.username or session.login_username;
-	local network, pair = keys(session, username);
-	add(network);
-	if pair then
-		add(pair);
+	local username = handler and handler.username or session.login_username;
+	if handler and handler.stale_credential then
+		condition = "stale-credential";
+	else
+		count_failure(session, username);
 	end
 	report(session, username, condition);
 end);
 
 module:hook("authentication-success", function(event)
-	local _, pair = keys(event.session, event.session.username);
-	failures:set(pair, nil);
-	acquainted:set(pair, true);
+	count_success(event.session, event.session.username);
 end);
+
+local exports = module.environment;
+exports.count_failure, exports.count_success = count_failure, count_success;
+exports.is_throttled, exports.report = is_throttled, report;
