@@ -1,4 +1,4 @@
-"""The catalogue: the controls of controls.yml, the threats of threats.yml, and the tests that bear the controls."""
+"""The catalogue: controls, threats, what to do about each control, and the tests that bear the controls."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import yaml
 KIT = Path(__file__).resolve().parents[1]
 CONTROLS = Path(__file__).with_name("controls.yml")
 THREATS = Path(__file__).with_name("threats.yml")
+REMEDIES = Path(__file__).with_name("remedies.yml")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,13 @@ def areas(path: Path = THREATS) -> dict[str, str]:
     """Area of the ids -> its name in the report, in the report's order."""
     names: dict[str, str] = yaml.safe_load(path.read_text())["areas"]
     return names
+
+
+@functools.cache
+def remedies(path: Path = REMEDIES) -> dict[str, str]:
+    """Id of a control -> how to mend what breaks it, on a server of the kit and on any other."""
+    found: dict[str, str] = yaml.safe_load(path.read_text())
+    return found
 
 
 @functools.cache

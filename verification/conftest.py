@@ -8,10 +8,12 @@ tried here, and holds the proof back; skipping for another reason says that ther
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,14 +22,28 @@ from verification import catalogue, targets
 from verification.probes import xmpp
 from verification.probes.tls import Channel
 from verification.probes.xmpp import Client
+from verification.turns import Turns
 
 Evidence = Callable[[str], None]
+INSIDE = {"host", "sshd"}
+# What takes long begins first, beside the others.
+LONG = {
+    "test_a_login_without_a_session_does_not_last",
+    "test_accounts_cannot_send_faster_than_the_stated_rate",
+    "test_half_sent_requests_are_cut_off",
+    "test_silent_connections_are_closed",
+    "test_sslyze_agrees_with_mozilla",
+    "test_testssl_finds_nothing",
+    "test_the_playbook_would_change_nothing",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the verification."""
     group = parser.getgroup("verification")
     group.addoption("--only", metavar="ID,...", default="", help="prove these controls alone")
+    group.addoption("--from-outside", action="store_true", help="log in to no host: run what a stranger can")
+    group.addoption("--judges", action="store_true", help="ask the judges that take minutes as well")
     group.addoption("--accounts", metavar="FILE", help="YAML list of {jid, password}: accounts to log in with")
 
 
@@ -37,10 +53,13 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     # And it looks as root, as the deployment does.
     os.environ.setdefault("ANSIBLE_BECOME", "true")
-    # With xdist: the fixtures of a file are set up once, in one worker.
-    if config.getoption("dist", "no") == "load":
-        config.option.dist = "loadfile"
+    config.option.loadscopereorder = False
+    config.addinivalue_line("markers", "speaks(port): the test speaks to that standard port")
+    config.addinivalue_line("markers", "kit: the test knows what the kit installs, and would misjudge another server")
+    config.addinivalue_line("markers", "alone: the tests of the file need the servers for themselves")
     config.addinivalue_line("markers", "control(id): the control of the catalogue that this test proves")
+    if hasattr(config, "workerinput"):
+        config.pluginmanager.register(Turns(Path(config.option.ansible_inventory)))
     unknown = selected(config) - {control.id for control in catalogue.load()}
     if unknown:
         pytest.exit(f"--only: no such control: {', '.join(sorted(unknown))}", returncode=2)
@@ -59,15 +78,49 @@ def _check_accounts(file: Path) -> None:
         pytest.exit(f"--accounts: {file} is not a list of {{jid, password}}", returncode=2)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With xdist: what shares a worker, so that the fixtures of a file are set up once for each host."""
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - xdist may be missing
+
+    reporter = config.pluginmanager.getplugin("verification-reporter")
+    names = sorted(reporter.results.hosts if reporter else [], key=len, reverse=True)
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        """The tests of a file about one host; a long one is alone, and the drift of all hosts is one play."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, test = nodeid.partition("::")
+            if test.partition("[")[0] in LONG:
+                return file if file.endswith("test_drift.py") else nodeid
+            return f"{file} {next((name for name in names if f'://{name}' in test), '')}"
+
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of the selected controls, and tell each report which control and host it is about."""
     only = selected(config)
     dropped = [item for item in items if only and not only & controls_of(item)]
     items[:] = [item for item in items if item not in dropped]
     config.hook.pytest_deselected(items=dropped)
+    if config.getoption("--from-outside"):
+        _keep_outside(items)
+    items.sort(key=lambda item: getattr(item, "originalname", "") not in LONG)
     for item in items:
         item.user_properties += [("control", control) for control in sorted(controls_of(item))]
         item.user_properties.append(("host", _host_name(item)))
+
+
+def _keep_outside(items: list[pytest.Item]) -> None:
+    """Skip what takes a login to the host, or knows what is installed there."""
+    inside = {item: INSIDE & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("kit") for item in items}
+    seen = {control for item in items if not inside[item] for control in controls_of(item)}
+    for item in items:
+        if inside[item]:
+            # Where another test of the control runs, this one is missing from the proof.
+            lead = "not shown: " if controls_of(item) & seen else ""
+            item.add_marker(pytest.mark.skip(f"{lead}it cannot be judged from outside"))
 
 
 def selected(config: pytest.Config) -> set[str]:
@@ -91,6 +144,20 @@ def target(_testinfra_host, pytestconfig: pytest.Config) -> targets.Target:
     """The host under test as the outside sees it; nothing here logs in to it."""
     name = _testinfra_host.backend.get_pytest_id().rpartition("://")[2]
     return targets.load(pytestconfig.getoption("ansible_inventory"), name)
+
+
+@pytest.fixture(autouse=True)
+def _offered(request: pytest.FixtureRequest) -> None:
+    """Skip a test about a port that the host does not offer, unless it is about offering it."""
+    if "target" not in request.fixturenames or "TLS-07" in controls_of(request.node):
+        return
+    callspec = getattr(request.node, "callspec", None)
+    ports = [value for value in callspec.params.values() if isinstance(value, int)] if callspec else []
+    ports += [port for marker in request.node.iter_markers("speaks") for port in marker.args]
+    absent = request.getfixturevalue("target").absent
+    for port in ports:
+        if port in absent:
+            pytest.skip(absent[port])
 
 
 @pytest.fixture
@@ -117,14 +184,21 @@ def reachable(request: pytest.FixtureRequest, target: targets.Target) -> Callabl
     def require(port: int) -> int:
         if port in (xmpp.S2S, xmpp.S2S_DIRECT):
             request.getfixturevalue("federation")
-        if port in xmpp.DIRECT_TLS:
-            try:
-                Channel.connect(target.address, target.port(port)).close()
-            except OSError as error:
-                pytest.skip(f"not shown: {port}: {error.strerror or error}")
+        if port in xmpp.DIRECT_TLS and (why := closed(*target.at(port))):
+            pytest.skip(f"{port}: {why}")  # TLS-07 asks for it
         return port
 
     return require
+
+
+@functools.cache
+def closed(address: str, port: int) -> str:
+    """Why nothing answers at a port; "" where something does. Asked once, for a firewall that drops takes its time."""
+    try:
+        Channel.connect(address, port).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 @pytest.fixture(scope="session")
@@ -135,18 +209,24 @@ def given_accounts(pytestconfig: pytest.Config) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def accounts(given_accounts, target, tmp_path_factory, worker_id) -> Iterator[list[dict[str, str]]]:
-    """At least two accounts {jid, password} of one virtual host of this target, for one test at a time."""
+def accounts_here(given_accounts, target) -> list[dict[str, str]]:
+    """At least two accounts {jid, password} of one virtual host of this target; other tests may use them meanwhile."""
     for domain in target.domains:
         here = [account for account in given_accounts if account["jid"].rpartition("@")[2] == domain]
         if len(here) >= 2:
-            break
-    else:
-        pytest.skip("not shown: no test accounts were given")
+            return here
+    return pytest.skip("not shown: no test accounts were given")
+
+
+@pytest.fixture
+def accounts(accounts_here, tmp_path_factory, worker_id) -> Iterator[list[dict[str, str]]]:
+    """The same accounts, for one test at a time."""
     directory = tmp_path_factory.getbasetemp()
-    with (directory if worker_id == "master" else directory.parent).joinpath("accounts.lock").open("w") as lock:
+    domain = accounts_here[0]["jid"].rpartition("@")[2]
+    shared = directory if worker_id == "master" else directory.parent
+    with (shared / f"accounts-{domain}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield here
+        yield accounts_here
 
 
 @pytest.fixture
@@ -157,8 +237,7 @@ def login(target: targets.Target, accounts: list[dict[str, str]]):
     def log_in(index: int = 0, port: int = xmpp.C2S, resource: str = "", bind: bool = True) -> Client:
         account = accounts[index]
         client = Client.login(
-            target.address,
-            target.port(port),
+            *target.at(port),
             account["jid"],
             account["password"],
             standard_port=port,

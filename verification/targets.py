@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -19,6 +19,10 @@ from ansible.vars.manager import VariableManager
 
 from .catalogue import KIT
 from .probes import tls, xmpp
+
+
+class NotOffered(Exception):
+    """The host does not offer a service; the text says how that is known."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Target:
         name: its name in the inventory.
         address: where to connect: `verification_connect`, else `ansible_host`, else the name.
         ports: standard port -> reachable port, from `verification_ports`.
+        addresses: standard port -> address, where that is another one, from `verification_addresses`.
+        absent: standard port -> why the service is not offered, from `verification_absent`.
         ca_file: PEM file of the roots its certificates must lead to: `verification_ca_file`, else the system's.
         variables: its variables (see Variables).
     """
@@ -70,6 +76,8 @@ class Target:
     ports: Mapping[int, int]
     ca_file: Path
     variables: Variables
+    addresses: Mapping[int, str] = field(default_factory=dict)
+    absent: Mapping[int, str] = field(default_factory=dict)
 
     @functools.cached_property
     def hosts(self) -> tuple[VirtualHost, ...]:
@@ -102,22 +110,22 @@ class Target:
         """Whether tests may leave traces there: `verification_throw_away_enabled`, for laboratories."""
         return bool(self.variables.get("verification_throw_away_enabled", False))
 
-    def port(self, standard: int) -> int:
-        """Where a standard port is reached from here."""
-        return self.ports.get(standard, standard)
+    def at(self, standard: int) -> tuple[str, int]:
+        """The address and port at which a standard port is reached from here. Raises NotOffered."""
+        if standard in self.absent:
+            raise NotOffered(self.absent[standard])
+        return self.addresses.get(standard, self.address), self.ports.get(standard, standard)
 
     def channel(self, standard: int, domain: str = "", sender: str = "") -> tls.Channel:
         """A connection to an XMPP port on which the TLS handshake comes next (see xmpp.open_channel)."""
-        return xmpp.open_channel(
-            self.address, self.port(standard), domain or self.domain, standard_port=standard, sender=sender
-        )
+        return xmpp.open_channel(*self.at(standard), domain or self.domain, standard_port=standard, sender=sender)
 
     def stream(
         self, standard: int, domain: str = "", *, offer: tls.Offer | None = None, sender: str = ""
     ) -> tuple[xmpp.Stream, ET.Element]:
         """An encrypted stream on an XMPP port and its features (see xmpp.connect)."""
         return xmpp.connect(
-            self.address, self.port(standard), domain or self.domain, standard_port=standard, offer=offer, sender=sender
+            *self.at(standard), domain or self.domain, standard_port=standard, offer=offer, sender=sender
         )
 
 
@@ -138,7 +146,16 @@ def load(inventory: str, name: str) -> Target:
         ports={int(standard): int(port) for standard, port in (variables.get("verification_ports") or {}).items()},
         ca_file=Path(ca_file) if ca_file else tls.SYSTEM_TRUST,
         variables=variables,
+        addresses={
+            int(port): str(address) for port, address in (variables.get("verification_addresses") or {}).items()
+        },
+        absent={int(port): str(why) for port, why in (variables.get("verification_absent") or {}).items()},
     )
+
+
+def names(inventory: str) -> set[str]:
+    """Every host of an Ansible inventory."""
+    return {host.name for host in _inventory(inventory)[1].get_hosts()}
 
 
 @functools.cache

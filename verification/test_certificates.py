@@ -16,10 +16,12 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from plugins.action.own_ca import OwnCA
 from verification.probes import xmpp
 from verification.probes.tls import Channel, Offer
+from verification.targets import VirtualHost
 
 STORE = "/etc/portcullis/certificates"
 DEPLOY = "/usr/local/lib/portcullis/certificate-deploy"
 HTTPS = 443
+OWN_CA = "CN=Portcullis private CA"  # as plugins/action/own_ca.py names it
 
 
 @pytest.fixture(params=[xmpp.C2S, xmpp.C2S_DIRECT, xmpp.S2S, xmpp.S2S_DIRECT, HTTPS])
@@ -33,7 +35,7 @@ def port(request, target) -> int:
 def handshake(target, port: int, domain: str) -> Channel:
     """An encrypted connection to a virtual host."""
     if port == HTTPS:
-        channel = Channel.connect(target.address, target.port(HTTPS))
+        channel = Channel.connect(*target.at(HTTPS))
     else:
         channel = target.channel(port, domain, sender="peer.example")
     channel.start_tls(Offer(domain))
@@ -73,6 +75,38 @@ def test_what_is_served_is_what_is_in_the_store(target, in_store, evidence, port
             served = channel.chain[0]
         assert served == certificate, f"{port} {domain} serves an old certificate: {fingerprint(served)}"
         evidence(f"{port} {domain} -> {fingerprint(served)}")
+
+
+@pytest.mark.control("CERT-02")
+def test_a_component_is_served_under_the_certificate_of_its_host(target, in_store, evidence, port):
+    for served in target.hosts:
+        for name in components(served, port):
+            with handshake(target, port, name) as channel:
+                assert channel.chain[0] == in_store[served.domain]
+            evidence(f"{port} {name} -> {fingerprint(in_store[served.domain])}, as {served.domain}")
+
+
+def components(served: VirtualHost, port: int) -> list[str]:
+    """The names besides the domain itself that are served at a port: clients of XMPP ask for the domain alone."""
+    names = {
+        xmpp.S2S: (served.muc, served.upload),
+        xmpp.S2S_DIRECT: (served.muc, served.upload),
+        HTTPS: (served.web, served.upload),
+    }
+    return [name for name in names.get(port, ()) if name and name != served.domain]
+
+
+@pytest.mark.control("CERT-16")
+def test_the_host_looks_after_its_certificates(host, target, evidence):
+    timer = host.service("portcullis-certificates.timer")
+    assert timer.is_enabled
+    assert timer.is_running
+    assert host.run("systemctl is-failed --quiet portcullis-certificates.service").rc == 1
+    with host.sudo():
+        metrics = host.file("/var/lib/portcullis/certificates/certificates.prom").content_string
+    for domain in target.domains:
+        assert f'portcullis_certificate_not_after_seconds{{domain="{domain}"}}' in metrics
+    evidence(f"the timer runs, and certificates.prom has the ends of {', '.join(target.domains)}")
 
 
 @pytest.mark.control("CERT-03")
@@ -144,9 +178,10 @@ def test_no_key_was_logged(host):
 
 def private_ca(target) -> x509.Certificate:
     """The certificate of the kit's own CA."""
-    if target.variables["certificates_provider"] != "own_ca":
+    certificate = x509.load_pem_x509_certificate(target.ca_file.read_bytes())
+    if target.variables["certificates_provider"] != "own_ca" or OWN_CA not in certificate.subject.rfc4514_string():
         pytest.skip("the certificates are not from the kit's own CA")
-    return x509.load_pem_x509_certificate(target.ca_file.read_bytes())
+    return certificate
 
 
 @pytest.mark.control("CERT-06")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import ipaddress
 import json
 import socket
+from collections.abc import Iterator
 
 import pytest
 
-from verification.probes import ports
+from verification.probes import ports, xmpp
+from verification.probes.stranger import Stranger
 
 SSH = 22
 WELL_KNOWN = range(1, 1025)
@@ -17,31 +18,7 @@ ALL = range(1, 65536)
 UNDECLARED = 47999  # no service of the kit or of Debian listens there
 UDP = (53, 123, 161, 500, 1900, 3478, 5353, UNDECLARED)
 
-STRANGER = "portcullis-stranger"
 UNDECLARED_UNIT = "portcullis-undeclared"
-HOST_ADDRESS = {4: "192.0.2.1", 6: "2001:db8::1"}  # RFC 5737, RFC 3849
-STRANGER_ADDRESS = {4: "192.0.2.2", 6: "2001:db8::2"}
-ELSEWHERE = {4: "198.51.100.1", 6: "2001:db8:1::1"}
-MOVE_IN = f"""
-systemd-run --quiet --unit={STRANGER} --service-type=exec --property=PrivateNetwork=yes sleep infinity
-stranger=$(systemctl show --property=MainPID --value {STRANGER})
-inside="nsenter --net --target $stranger ip"
-ip link add stranger0 type veth peer name eth0 netns $stranger
-ip address add {HOST_ADDRESS[4]}/30 dev stranger0
-ip address add {HOST_ADDRESS[6]}/64 dev stranger0 nodad
-ip link set stranger0 up
-ip route add {ELSEWHERE[4]} via {STRANGER_ADDRESS[4]}
-ip route add {ELSEWHERE[6]} via {STRANGER_ADDRESS[6]}
-$inside address add {STRANGER_ADDRESS[4]}/30 dev eth0
-$inside address add {STRANGER_ADDRESS[6]}/64 dev eth0 nodad
-$inside link set eth0 up
-$inside route add default via {HOST_ADDRESS[4]}
-$inside -6 route add default via {HOST_ADDRESS[6]}
-systemd-run --quiet --unit={UNDECLARED_UNIT} python3 -m http.server --bind :: --directory /usr/share/doc {UNDECLARED}
-n=0; until ss -Hltn sport = {UNDECLARED} | grep -q .; do n=$((n+1)); [ $n -lt 50 ] || exit 1; sleep 0.1; done
-echo $stranger
-"""
-MOVE_OUT = f"systemctl stop {STRANGER} {UNDECLARED_UNIT}; ip link delete stranger0; true"
 IPV4_AND_IPV6 = [
     pytest.param(4, marks=pytest.mark.control("FW-01"), id="IPv4"),
     pytest.param(6, marks=pytest.mark.control("FW-02"), id="IPv6"),
@@ -53,9 +30,15 @@ def declared(target) -> set[int]:
     """The TCP ports that may answer: SSH, those of the kit's services, and the operator's own."""
     variables = target.variables
     found = {int(variables["firewall_ssh_port"]), 80, 443, 5222, 5223} | ({5269, 5270} if target.federates else set())
-    for opened in variables["firewall_open_ports"]:
-        if opened.get("protocol", "tcp") == "tcp":
-            first, _, last = str(opened["port"]).partition("-")
+    return found | opened_by_operator(target, "tcp")
+
+
+def opened_by_operator(target, protocol: str) -> set[int]:
+    """The ports that the operator opened for services of their own."""
+    found: set[int] = set()
+    for entry in target.variables["firewall_open_ports"]:
+        if entry.get("protocol", "tcp") == protocol:
+            first, _, last = str(entry["port"]).partition("-")
             found.update(range(int(first), int(last or first) + 1))
     return found
 
@@ -68,38 +51,37 @@ def address(request, host, target, declared) -> str:
     if request.param == 4:
         return target.address
     for interface in json.loads(host.check_output("ip -json -6 address show scope global")):
-        for assigned in interface.get("addr_info", []):
+        for assigned in filter(None, interface.get("addr_info", [])):  # ip leaves {} for what the scope leaves out
             with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as connection:
                 connection.settimeout(2)
-                if not connection.connect_ex((assigned["local"], int(target.variables["firewall_ssh_port"]))):
+                if not connection.connect_ex((assigned["local"], xmpp.C2S)):
                     return assigned["local"]
     pytest.skip("not shown: the host is not reached over IPv6 from here")
 
 
 @pytest.fixture(scope="module")
-def stranger(host, target):
-    """A function that runs Python in a network of its own, one cable away from the host, and returns what it prints."""
+def stranger(host, target) -> Iterator[Stranger]:
+    """Somebody on a network of their own, while the host has a service that nobody declared."""
     if not target.throw_away:
         pytest.skip("not shown: adds a network to the host, and this one is not to be thrown away")
-
+    serve = f"python3 -m http.server --bind :: --directory /usr/share/doc {UNDECLARED}"
+    stop = f"systemctl stop {UNDECLARED_UNIT}"
+    stranger = Stranger(host, "stranger", 0)
     with host.sudo():
-        host.check_output(MOVE_OUT)
-        process = host.check_output("sh -ec %s", MOVE_IN)
-
-    def run(code: str) -> str:
-        with host.sudo():
-            return host.check_output("nsenter --net --target %s python3 -c %s", process, code)
-
-    yield run
+        host.run(stop)
+        host.check_output(f"systemd-run --quiet --unit={UNDECLARED_UNIT} {serve}")
+        host.check_output(f"timeout 10 sh -c 'until ss -Hltn sport = {UNDECLARED} | grep -q .; do sleep 0.1; done'")
+    stranger.move_in()
+    yield stranger
+    stranger.move_out()
     with host.sudo():
-        host.check_output(MOVE_OUT)
+        host.run(stop)
 
 
-def answers_to(stranger, version: int, tried: range, wait: float) -> dict[int, str]:
+def answers_to(stranger: Stranger, version: int, tried: range, wait: float) -> dict[int, str]:
     """What the host answers to the stranger (see ports.answering)."""
-    call = f"answering({HOST_ADDRESS[version]!r}, {tried!r}, wait={wait})"
-    said = stranger(f"{inspect.getsource(ports)}\nimport json\nprint(json.dumps({call}))")
-    return {int(port): answer for port, answer in json.loads(said).items()}
+    found = stranger.call(ports, "answering", stranger.host_address[version], tried, wait)
+    return {int(port): answer for port, answer in found.items()}
 
 
 def undeclared(answers: dict[int, str], declared: set[int]) -> str:
@@ -136,13 +118,12 @@ def test_a_service_that_nobody_declared_is_out_of_reach(stranger, declared, evid
 
 @pytest.mark.parametrize("version", IPV4_AND_IPV6)
 def test_udp_is_not_answered(stranger, target, evidence, version):
-    open_ports = {str(opened["port"]) for opened in target.variables["firewall_open_ports"]}
     code = f"""
 import socket
 for port in {UDP}:
     with socket.socket(socket.AF_INET{"6" if version == 6 else ""}, socket.SOCK_DGRAM) as probe:
         probe.settimeout(0.3)
-        probe.connect(({HOST_ADDRESS[version]!r}, port))
+        probe.connect(({stranger.host_address[version]!r}, port))
         try:
             probe.send(b"anybody there?")
             probe.recv(1)
@@ -152,7 +133,7 @@ for port in {UDP}:
             pass
         print(port)
 """
-    answering = set(stranger(code).split()) - open_ports
+    answering = {int(port) for port in stranger.run(code).split()} - opened_by_operator(target, "udp")
     evidence(f"a stranger over IPv{version}: UDP ports {', '.join(map(str, UDP))} are silent")
     assert not answering
 
@@ -160,13 +141,13 @@ for port in {UDP}:
 @pytest.mark.control("FW-03")
 @pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
 def test_packets_for_others_are_not_forwarded(host, stranger, evidence, version):
-    switch = "net.ipv4.conf.stranger0.forwarding" if version == 4 else "net.ipv6.conf.all.forwarding"
+    switch = f"net.ipv4.conf.{stranger.cable}.forwarding" if version == 4 else "net.ipv6.conf.all.forwarding"
     count = "nft --json list counter inet portcullis unforwarded"
     code = f"""
 import socket
 with socket.socket(socket.AF_INET{"6" if version == 6 else ""}, socket.SOCK_STREAM) as probe:
     probe.settimeout(0.5)
-    print(probe.connect_ex(({ELSEWHERE[version]!r}, 80)))
+    print(probe.connect_ex(({stranger.elsewhere[version]!r}, 80)))
 """
 
     def dropped() -> int:
@@ -176,11 +157,11 @@ with socket.socket(socket.AF_INET{"6" if version == 6 else ""}, socket.SOCK_STRE
         before, setting = dropped(), host.check_output(f"sysctl -n {switch}")
         host.check_output(f"sysctl -qw {switch}=1")
         try:
-            stranger(code)
+            stranger.run(code)
             after = dropped()
         finally:
             host.check_output(f"sysctl -qw {switch}={setting}")
-    evidence(f"a stranger over IPv{version}: {after - before} packets for {ELSEWHERE[version]} dropped")
+    evidence(f"a stranger over IPv{version}: {after - before} packets for {stranger.elsewhere[version]} dropped")
     assert after > before
 
 
@@ -196,7 +177,7 @@ with open("/proc/sys/net/ipv4/ping_group_range", "w") as setting:
 with socket.socket(socket.{family}, socket.SOCK_DGRAM, {protocol}) as probe:
     probe.settimeout(0.5)
     for number in range({sent}):
-        probe.sendto(bytes([{request}, 0, 0, 0, 0, 0, 0, number]), ({HOST_ADDRESS[version]!r}, 0))
+        probe.sendto(bytes([{request}, 0, 0, 0, 0, 0, 0, number]), ({stranger.host_address[version]!r}, 0))
     count = 0
     try:
         while probe.recv(100):
@@ -204,7 +185,7 @@ with socket.socket(socket.{family}, socket.SOCK_DGRAM, {protocol}) as probe:
     except TimeoutError:
         print(count)
 """
-    answered = int(stranger(code))
+    answered = int(stranger.run(code))
     evidence(f"a stranger over IPv{version}: {answered} of {sent} echo requests are answered")
     assert 0 < answered < sent
 
@@ -223,9 +204,9 @@ def test_errors_and_neighbours_get_through(host, evidence):
 def test_ssh_is_for_its_sources(stranger, target, evidence, version):
     port = int(target.variables["firewall_ssh_port"])
     sources = addresses_of(target.variables["firewall_ssh_sources"], version)
-    allowed = any(ipaddress.ip_address(STRANGER_ADDRESS[version]) in network for network in sources)
+    allowed = any(ipaddress.ip_address(stranger.address[version]) in network for network in sources)
     answers = answers_to(stranger, version, range(port, port + 1), wait=1)
-    evidence(f"{STRANGER_ADDRESS[version]}: {answers.get(port, 'silence')}; sources {', '.join(map(str, sources))}")
+    evidence(f"{stranger.address[version]}: {answers.get(port, 'silence')}; sources {', '.join(map(str, sources))}")
     assert (port in answers) == allowed
 
 

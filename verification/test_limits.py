@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
 
 from verification.probes import xmpp
 from verification.probes.xmpp import StanzaError, StreamEnded
+from verification.targets import Target
 
 BIND_TIMEOUT = 30  # seconds
 
@@ -15,20 +17,26 @@ BIND_TIMEOUT = 30  # seconds
 @pytest.mark.control("FLOOD-04")
 def test_sessions_of_an_account_are_bounded(target, login, evidence):
     limit = target.variables["prosody_sessions_per_account"]
-    with pytest.raises(StanzaError) as refused:
-        for _ in range(limit + 1):
-            login()
-    evidence(f"one session more than {limit} of one account -> {refused.value}")
-    assert refused.value.condition == "resource-constraint"
+    sessions: list[xmpp.Client] = []
+    try:
+        while len(sessions) <= limit:
+            sessions.append(login())
+        sessions[0].iq("get", "<ping xmlns='urn:xmpp:ping'/>")
+    except (StanzaError, StreamEnded) as refused:  # the newest is, or the oldest has to make room
+        evidence(f"{len(sessions)} sessions of one account, {limit} stated -> {refused}")
+        assert refused.condition in ("resource-constraint", "conflict")
+    else:
+        pytest.fail(f"{len(sessions)} sessions of one account are open at once")
     assert login(1, resource="other").jid.endswith("/other"), "other accounts have room"
 
 
 @pytest.mark.control("FLOOD-04")
-def test_a_login_without_a_session_does_not_last(login, evidence):
-    stream = login(bind=False).stream
+def test_a_login_without_a_session_does_not_last(target: Target, accounts_here, evidence):
+    account = accounts_here[-1]
+    client = xmpp.Client.login(*target.at(xmpp.C2S), account["jid"], account["password"], bind=False)
     started = time.monotonic()
-    with pytest.raises(StreamEnded) as ended:
-        stream.expect("nothing", timeout=BIND_TIMEOUT + 15)
+    with client, pytest.raises(StreamEnded) as ended:
+        client.stream.expect("nothing", timeout=BIND_TIMEOUT + 15)
     evidence(f"logged in, bound no resource -> {ended.value} after {time.monotonic() - started:.0f} s")
     assert ended.value.condition == "connection-timeout"
 
@@ -38,9 +46,15 @@ def test_a_login_without_a_session_does_not_last(login, evidence):
 def test_elements_of_a_stanza_are_bounded(target, login, evidence, port):
     limit = target.variables["prosody_stanza_elements"]
     alice = login(port=port)
-    with pytest.raises(StanzaError):  # within the bound it is read, and answered: nobody knows this request
-        alice.iq("get", f"<x xmlns='urn:example:portcullis'>{'<a/>' * (limit - 100)}</x>", to=alice.bare)
-    with pytest.raises(StreamEnded) as ended:
-        alice.send(f"<message to='{alice.bare}'><x xmlns='urn:example:portcullis'>{'<a/>' * (limit + 100)}")
+    try:  # within the bound it is read, and answered: nobody knows this request
+        with contextlib.suppress(StanzaError):
+            alice.iq("get", f"<x xmlns='urn:example:portcullis'>{'<a/>' * (limit - 100)}</x>", to=alice.bare)
+    except TimeoutError:
+        pytest.skip(f"not shown: {port} is read too slowly to send that many")
+    alice.send(f"<message to='{alice.bare}'><x xmlns='urn:example:portcullis'>{'<a/>' * (limit + 100)}")
+    try:
         alice.stream.expect("nothing")
-    evidence(f"{port}: {limit + 100} elements in an unfinished message -> {ended.value}")
+    except StreamEnded as ended:
+        evidence(f"{port}: {limit + 100} elements in an unfinished message -> {ended}")
+    except TimeoutError:
+        pytest.fail(f"{port}: {limit + 100} elements of one message are taken")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -33,7 +34,7 @@ def port(request, reachable) -> int:
 
 def plaintext(target, port: int) -> Stream:
     """A connection to a STARTTLS port on which nothing was said yet."""
-    channel = Channel.connect(target.address, target.port(port))
+    channel = Channel.connect(*target.at(port))
     return Stream(channel, target.domain, xmpp.namespace_of(port), PEER if port == xmpp.S2S else "")
 
 
@@ -63,6 +64,7 @@ def refusal(target, port: int, offer: Offer) -> str:
 
 
 @pytest.mark.control("TLS-01")
+@pytest.mark.control("CHAT-10")
 def test_clients_must_encrypt_first(target, evidence):
     with plaintext(target, xmpp.C2S) as stream:
         features = stream.open()
@@ -171,8 +173,20 @@ def test_direct_tls_is_offered(request, target, evidence, direct_port):
         stream = Stream(channel, target.domain, xmpp.namespace_of(direct_port), PEER)
         with contextlib.suppress(StreamEnded):  # a server that shows no certificate is sent away after its greeting
             stream.open()
-        evidence(f"{direct_port} ALPN {channel.alpn or 'none'}, stream from {stream.header.get('from')}")
+        evidence(f"{direct_port} stream from {stream.header.get('from')}")
         assert stream.header.get("from") == target.domain
+
+
+@pytest.mark.control("TLS-07")
+@pytest.mark.kit
+@pytest.mark.parametrize("direct_port", [xmpp.C2S_DIRECT, xmpp.S2S_DIRECT])
+def test_direct_tls_names_its_protocol(request, target, evidence, direct_port):
+    if direct_port == xmpp.S2S_DIRECT:
+        request.getfixturevalue("federation")
+    with target.channel(direct_port) as channel:
+        channel.start_tls(xmpp.default_offer(target.domain, direct_port))
+        evidence(f"{direct_port} ALPN {channel.alpn or 'none'}")
+        assert channel.alpn == xmpp.ALPN[direct_port]
 
 
 @pytest.mark.control("TLS-08")
@@ -203,12 +217,25 @@ def test_what_is_slipped_in_before_tls_is_thrown_away(reachable, target, evidenc
         stream.open()
         injected = "<iq type='get' id='injected'><query xmlns='jabber:iq:register'/></iq>"
         stream.send(f"<starttls xmlns='{NS['tls']}'/>{injected}")
+        stream.expect("proceed")
         try:
-            stream.expect("proceed")
             stream.channel.start_tls(Offer(target.domain))
-            stream.open()
-            answer = stream.expect("iq", timeout=1)
-        except (Refused, StreamEnded, TimeoutError) as ended:
-            evidence(f"{starttls_port} request sent along with STARTTLS -> {ended}")
-            return
-    pytest.fail(f"{starttls_port} answered a request that came before TLS: {answer.attrib}")
+        except Refused:
+            answers, end = rest_of(stream), "the connection is ended before TLS"
+        else:
+            with contextlib.suppress(StreamEnded):  # a server that shows no certificate is sent away
+                stream.open()
+                stream.send("</stream:stream>")
+            answers, end = rest_of(stream), "not answered within TLS"
+        answered = [answer.attrib for answer in answers if answer.get("id") == "injected"]
+        assert not answered, f"{starttls_port} answered a request that came before TLS: {answered[0]}"
+        evidence(f"{starttls_port} request sent along with STARTTLS -> {end}")
+
+
+def rest_of(stream: Stream) -> list[ET.Element]:
+    """Everything that still comes before the stream ends. Raises TimeoutError where it goes on in silence."""
+    answers = []
+    with contextlib.suppress(StreamEnded, ET.ParseError):  # a second stream header, in which an error is told
+        while True:
+            answers.append(stream.receive())
+    return answers

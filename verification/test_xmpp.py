@@ -18,6 +18,7 @@ import pytest
 from verification.probes import client, forgery, http, xmpp
 from verification.probes.tls import Channel, Offer, Refused
 from verification.probes.xmpp import NS, AuthenticationFailed, Scram, StanzaError, Stream, StreamEnded
+from verification.targets import Target
 
 PEER = "peer.example"
 NOBODY = "portcullis-nobody"
@@ -25,6 +26,8 @@ FORWARDED = "{urn:xmpp:forward:0}forwarded"
 MUC = "http://jabber.org/protocol/muc"
 PUBSUB = "http://jabber.org/protocol/pubsub"
 FORM = "<x xmlns='jabber:x:data' type='submit'>"
+NOT_FOR_YOU = {"forbidden", "not-allowed", "item-not-found", "service-unavailable", "feature-not-implemented"}
+SLOWEST_RATE = 3000  # bytes a second that a server reads: what ejabberd's configuration begins with
 RATED_SECONDS = 4  # how long a client takes to send what the rate test sends
 BURST_SECONDS = 2  # what mod_limits lets through at once, by default
 
@@ -81,7 +84,7 @@ def test_weak_mechanisms_are_refused(target, evidence, mechanism, first):
             xmpp.sasl(stream, mechanism, first)
             pytest.fail(f"{mechanism} was taken up")
         evidence(f"{mechanism} -> {refused.value}")
-        assert refused.value.condition == "invalid-mechanism"
+        assert refused.value.condition == "invalid-mechanism", f"{mechanism} is taken up"
 
 
 @pytest.mark.control("AUTH-01")
@@ -102,7 +105,7 @@ def test_weak_mechanisms_are_refused_over_sasl2(target, evidence, mechanism):
             return
         condition = xmpp.condition_of(answer)
         evidence(f"SASL2 {mechanism} -> {condition}")
-        assert (xmpp.local_name(answer), condition) == ("failure", "invalid-mechanism")
+        assert (xmpp.local_name(answer), condition) == ("failure", "invalid-mechanism"), f"{mechanism} is taken up"
 
 
 @pytest.mark.control("AUTH-02")
@@ -110,21 +113,32 @@ def test_login_is_bound_to_the_connection(target, accounts, evidence):
     username, _, domain = accounts[0]["jid"].partition("@")
     stream, features = target.stream(xmpp.C2S, domain)
     with stream:
-        assert "tls-exporter" in xmpp.channel_bindings(features), "tls-exporter is not announced"
-        exchange = Scram(username, accounts[0]["password"], gs2="p=tls-exporter", binding=stream.channel.exporter())
-        xmpp.scram(stream, "SCRAM-SHA-256-PLUS", exchange)
-        evidence(f"SCRAM-SHA-256-PLUS with tls-exporter over {stream.channel.version} -> success")
+        mechanism, digest = bound_mechanism(features)
+        binding = stream.channel.exporter()
+        exchange = Scram(username, accounts[0]["password"], digest, gs2="p=tls-exporter", binding=binding)
+        xmpp.scram(stream, mechanism, exchange)
+        evidence(f"{mechanism} with tls-exporter over {stream.channel.version} -> success")
+
+
+def bound_mechanism(features: ET.Element) -> tuple[str, str]:
+    """The best mechanism with tls-exporter that is offered, and its digest; fails where there is none."""
+    offered = xmpp.mechanisms(features)
+    best = next((digest for digest in ("SHA-256", "SHA-1") if f"SCRAM-{digest}-PLUS" in offered), "")
+    assert best, f"no mechanism binds: {', '.join(offered)}"
+    assert "tls-exporter" in xmpp.channel_bindings(features), "tls-exporter is not announced"
+    return f"SCRAM-{best}-PLUS", best.replace("-", "").lower()
 
 
 @pytest.mark.control("AUTH-02")
 def test_a_forged_binding_is_refused(target, accounts, evidence):
     account = accounts[-1]
     username, _, domain = account["jid"].partition("@")
-    stream, _ = target.stream(xmpp.C2S, domain)
+    stream, features = target.stream(xmpp.C2S, domain)
+    mechanism, digest = bound_mechanism(features)
     with stream, pytest.raises(AuthenticationFailed) as refused:
         somebody_elses = bytes(32)
-        exchange = Scram(username, account["password"], gs2="p=tls-exporter", binding=somebody_elses)
-        xmpp.scram(stream, "SCRAM-SHA-256-PLUS", exchange)
+        exchange = Scram(username, account["password"], digest, gs2="p=tls-exporter", binding=somebody_elses)
+        xmpp.scram(stream, mechanism, exchange)
     evidence(f"right password, binding of another connection -> {refused.value}")
 
 
@@ -132,9 +146,10 @@ def test_a_forged_binding_is_refused(target, accounts, evidence):
 def test_a_downgrade_is_detected(target, accounts, evidence):
     account = accounts[-1]
     username, _, domain = account["jid"].partition("@")
-    stream, _ = target.stream(xmpp.C2S, domain)
+    stream, features = target.stream(xmpp.C2S, domain)
+    mechanism, digest = bound_mechanism(features)
     with stream, pytest.raises(AuthenticationFailed) as refused:
-        xmpp.scram(stream, "SCRAM-SHA-256", Scram(username, account["password"], gs2="y"))
+        xmpp.scram(stream, mechanism.removesuffix("-PLUS"), Scram(username, account["password"], digest, gs2="y"))
     evidence(f"right password, client was told of no binding (gs2 'y') -> {refused.value}")
 
 
@@ -163,19 +178,32 @@ def test_nobody_may_speak_as_this_server(target, server_port, tmp_path, evidence
 
 
 def refusal_of_server(target, port: int, name: str, pair: forgery.Pair | None) -> str:
-    """How a server that says it is `name` is sent away; fails when it is not."""
+    """How a server that says it is `name` is sent away, whatever it relies on; fails when it is not."""
     offer = Offer(name, certificate=pair.certificate, key=pair.key) if pair else Offer(target.domain)
-    try:
-        stream, features = target.stream(port, offer=offer, sender=name)
-        with stream:
-            assert "EXTERNAL" not in xmpp.mechanisms(features), "SASL EXTERNAL is offered"
-            stream.send(f"<db:result from='{name}' to='{target.domain}'>0123456789abcdef</db:result>")
-            answer = stream.receive(timeout=5)
-    except (StreamEnded, Refused, AuthenticationFailed) as refused:
-        return str(refused)
-    except TimeoutError:
-        pytest.fail(f"{port} does not send {name} away")
-    pytest.fail(f"{port} answers {xmpp.local_name(answer)} {answer.get('type')}")
+    refusals = []
+    for rely in (rely_on_the_certificate, rely_on_dialback):
+        try:
+            stream, features = target.stream(port, offer=offer, sender=name)
+            with stream:
+                answer = rely(stream, features, name)
+        except (StreamEnded, Refused, AuthenticationFailed) as refused:
+            refusals.append(str(refused))
+        except TimeoutError:
+            pytest.fail(f"{port} does not send {name} away")
+        else:
+            assert answer is None, f"{port} answers {xmpp.local_name(answer)} {answer.get('type', '')}"
+    return "; ".join(dict.fromkeys(refusals))
+
+
+def rely_on_the_certificate(stream: Stream, features: ET.Element, name: str) -> ET.Element | None:
+    """Log in with SASL EXTERNAL (XEP-0178); None where it is not offered. Some offer it first, and look afterwards."""
+    return xmpp.sasl(stream, "EXTERNAL", name) if "EXTERNAL" in xmpp.mechanisms(features) else None
+
+
+def rely_on_dialback(stream: Stream, _: ET.Element, name: str) -> ET.Element:
+    """Ask to be believed for what the DNS says (XEP-0220); anything but a refusal is an answer."""
+    stream.send(f"<db:result from='{name}' to='{stream.domain}'>0123456789abcdef</db:result>")
+    return stream.receive(timeout=5)
 
 
 # Registration
@@ -209,7 +237,7 @@ def test_users_cannot_invite_to_an_account(user, evidence, node):
         execute(user, node)
         pytest.fail(f"{node} is carried out")
     evidence(f"{node} -> {refused.value}")
-    assert refused.value.condition == "forbidden"
+    assert refused.value.condition in NOT_FOR_YOU
 
 
 @pytest.mark.control("REG-02")
@@ -253,9 +281,9 @@ def refusal_of_registration(target, domain: str, token: str) -> str:
     return str(StanzaError(answer))
 
 
-def unregister(target, jid: str, password: str) -> None:
+def unregister(target: Target, jid: str, password: str) -> None:
     """Remove an account that should not have come to be (XEP-0077 section 3.2)."""
-    with xmpp.Client.login(target.address, target.port(xmpp.C2S), jid, password) as account:
+    with xmpp.Client.login(*target.at(xmpp.C2S), jid, password) as account:
         account.send(f"<iq type='set' id='remove'><query xmlns='{NS['register']}'><remove/></query></iq>")
         with contextlib.suppress(StreamEnded):  # the account ends, and its sessions with it
             account.wait("iq", id="remove")
@@ -277,6 +305,8 @@ def test_a_short_password_is_not_taken(login, accounts, target, evidence):
         pytest.fail(f"a password of {length - 1} characters is taken (and changed back)")
     login(-1)
     evidence(f"new password of {length - 1} characters -> {refused}; the old one still works")
+    if refused.condition in NOT_FOR_YOU:
+        pytest.skip(f"nobody changes a password over XMPP here: {refused.condition}")
     assert refused.condition == "not-acceptable"
 
 
@@ -298,15 +328,16 @@ def change_password(account: xmpp.Client, password: str) -> None:
 
 
 @pytest.mark.control("CHAT-01")
+@pytest.mark.control("CHAT-10")
 @pytest.mark.parametrize("receiving", [xmpp.C2S, xmpp.C2S_DIRECT])
-def test_messages_arrive(target, accounts, marker, evidence, receiving):
-    ports = (xmpp.C2S_DIRECT if receiving == xmpp.C2S else xmpp.C2S, receiving)
+def test_messages_arrive(target: Target, accounts, marker, evidence, receiving):
+    sending = xmpp.C2S_DIRECT if receiving == xmpp.C2S and xmpp.C2S_DIRECT not in target.absent else xmpp.C2S
+    ports = (sending, receiving)
     sender, receiver = (
         client.Login(
             account["jid"],
             account["password"],
-            target.address,
-            target.port(port),
+            *target.at(port),
             target.ca_file,
             direct_tls=port == xmpp.C2S_DIRECT,
         )
@@ -317,6 +348,7 @@ def test_messages_arrive(target, accounts, marker, evidence, receiving):
 
 
 @pytest.mark.control("CHAT-02")
+@pytest.mark.control("CHAT-12")
 def test_every_device_sees_the_conversation(login, marker, evidence):
     phone, laptop, bob = login(0), login(0), login(1)
     for device in (phone, laptop):
@@ -334,6 +366,7 @@ def test_every_device_sees_the_conversation(login, marker, evidence):
 
 
 @pytest.mark.control("CHAT-03")
+@pytest.mark.control("CHAT-12")
 def test_the_archive_keeps_conversations(login, marker, evidence):
     alice, bob = login(0), login(1)
     alice.send("<presence/>")
@@ -345,11 +378,14 @@ def test_the_archive_keeps_conversations(login, marker, evidence):
         mam = "<field var='FORM_TYPE' type='hidden'><value>urn:xmpp:mam:2</value></field>"
         last = "<set xmlns='http://jabber.org/protocol/rsm'><max>1</max><before/></set>"
         account.iq("set", f"<query xmlns='urn:xmpp:mam:2'>{FORM}{mam}{with_other}</x>{last}</query>")
-        assert text(account.wait("message"), "result/forwarded/message/body") == marker
+        while (found := account.wait("message")).find("{urn:xmpp:mam:2}result") is None:
+            pass  # what waited for the account from before
+        assert text(found, "result/forwarded/message/body") == marker
     evidence("both found the last message in their archives")
 
 
 @pytest.mark.control("CHAT-04")
+@pytest.mark.control("CHAT-13")
 def test_an_interrupted_session_resumes(login, marker, evidence):
     alice, bob = login(0), login(1)
     alice.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
@@ -365,6 +401,7 @@ def test_an_interrupted_session_resumes(login, marker, evidence):
 
 
 @pytest.mark.control("CHAT-05")
+@pytest.mark.control("CHAT-13")
 def test_phones_are_woken_by_push(login, evidence):
     alice = login()
     assert "urn:xmpp:push:0" in disco(alice, alice.bare), "push is not offered"
@@ -375,6 +412,7 @@ def test_phones_are_woken_by_push(login, evidence):
 
 
 @pytest.mark.control("CHAT-06")
+@pytest.mark.control("CHAT-12")
 def test_bookmarks_are_kept_privately(login, marker, evidence):
     alice, bob = login(0), login(1)
     room = f"{marker}@conference.{PEER}"
@@ -402,6 +440,7 @@ def test_avatars_are_published(login, evidence):
 
 
 @pytest.mark.control("CHAT-08")
+@pytest.mark.control("CHAT-12")
 def test_blocking_silences_somebody(login, marker, evidence):
     alice, bob = login(0), login(1)
     alice.send("<presence/>")
@@ -463,6 +502,7 @@ def invite(owner: xmpp.Client, room: str, jid: str) -> None:
 
 
 @pytest.mark.control("MUC-01")
+@pytest.mark.control("CHAT-12")
 def test_group_chat_with_history(room, login, marker, evidence):
     owner, address = room
     owner.send(f"<message type='groupchat' to='{address}'><body>{marker}</body></message>")
@@ -529,13 +569,12 @@ def slot(account: xmpp.Client, upload: str, name: str, size: int) -> Slot:
     return Slot(put.get("url", ""), get.get("url", ""), {**headers, "Content-Type": "text/plain"})
 
 
-def transfer(target, method: str, url: str, headers=None, body=None) -> http.Response:
+def transfer(target: Target, method: str, url: str, headers=None, body=None) -> http.Response:
     """An HTTPS request to this server under the name in the address."""
     parts = urlsplit(url)
     assert parts.scheme == "https", url
     return http.request(
-        target.address,
-        target.port(parts.port or 443),
+        *target.at(parts.port or 443),
         parts.hostname or "",
         parts.path,
         method=method,
@@ -546,6 +585,7 @@ def transfer(target, method: str, url: str, headers=None, body=None) -> http.Res
 
 
 @pytest.mark.control("UPL-01")
+@pytest.mark.control("CHAT-12")
 def test_files_are_shared(login, target, upload, marker, evidence):
     body = marker.encode()
     place = slot(login(), upload, "verification.txt", len(body))
@@ -649,7 +689,7 @@ def test_os_and_uptime_are_hidden(login, target, evidence):
 @pytest.mark.parametrize("port", [xmpp.C2S, xmpp.C2S_DIRECT, xmpp.S2S])
 def test_strangers_cannot_send_large_stanzas(reachable, target, evidence, port):
     if reachable(port) == xmpp.S2S:
-        stream = Stream(Channel.connect(target.address, target.port(port)), target.domain, xmpp.SERVER, PEER)
+        stream = Stream(Channel.connect(*target.at(port)), target.domain, xmpp.SERVER, PEER)
         stream.open()
     else:
         stream, _ = target.stream(port)
@@ -658,17 +698,22 @@ def test_strangers_cannot_send_large_stanzas(reachable, target, evidence, port):
 
 
 @pytest.mark.control("FLOOD-02")
-def test_accounts_cannot_send_huge_stanzas(login, target, evidence):
-    alice = login()
-    limit = target.variables["prosody_c2s_stanza_size"]
-    evidence(f"{2 * limit // 1024} KiB in one message -> {cut(alice.stream, alice.bare, 2 * limit)}")
+def test_accounts_cannot_send_huge_stanzas(accounts_here, target: Target, evidence):
+    account, limit = accounts_here[-1], target.variables["prosody_c2s_stanza_size"]
+    rate = min(SLOWEST_RATE, bytes_per_second(target.variables["prosody_c2s_rate"]))
+    with xmpp.Client.login(*target.at(xmpp.C2S), account["jid"], account["password"]) as client:
+        refused = cut(client.stream, client.bare, 2 * limit, patience=20 + limit // rate)
+    evidence(f"{2 * limit // 1024} KiB in one message -> {refused}")
 
 
-def cut(stream: Stream, to: str, size: int) -> str:
-    """How the server cuts off a message of that many bytes that does not end; fails when it goes on listening."""
+def cut(stream: Stream, to: str, size: int, patience: int = 20) -> str:
+    """How the server cuts off a message of that many bytes that does not end; fails when it listens that many seconds.
+
+    A server reads no faster than its rate: `patience` has to cover what it takes to reach its limit.
+    """
     stream.send(f"<message to='{to}'><body>{'x' * size}")
     try:
-        stream.expect("nothing", timeout=20)
+        stream.expect("nothing", timeout=patience)
     except StreamEnded as ended:
         return str(ended)
     except TimeoutError:
@@ -677,16 +722,18 @@ def cut(stream: Stream, to: str, size: int) -> str:
 
 
 @pytest.mark.control("FLOOD-06")
-def test_accounts_cannot_send_faster_than_the_stated_rate(login, target, evidence):
+def test_accounts_cannot_send_faster_than_the_stated_rate(accounts_here, target: Target, evidence):
     rate = bytes_per_second(target.variables["prosody_c2s_rate"])
-    alice = login()
+    account = accounts_here[-1]
     ballast = "<iq type='result' id='ballast'/>".ljust(1000)
     sent = ballast * (RATED_SECONDS * rate // len(ballast) + 1)
-    started = time.monotonic()
-    alice.send(sent)
-    alice.iq("get", "<ping xmlns='urn:xmpp:ping'/>", timeout=4 * RATED_SECONDS)
-    took = time.monotonic() - started
-    evidence(f"{len(sent)} bytes at {rate} bytes/s -> answered after {took:.1f} s")
+    with xmpp.Client.login(*target.at(xmpp.C2S), account["jid"], account["password"]) as client:
+        started = time.monotonic()
+        client.send(sent)
+        with contextlib.suppress(TimeoutError):  # slower than stated is bounded, too
+            client.iq("get", "<ping xmlns='urn:xmpp:ping'/>", timeout=4 * RATED_SECONDS)
+        took = time.monotonic() - started
+    evidence(f"{len(sent)} bytes, {rate} bytes/s allowed -> read in {took:.1f} s or more")
     assert took >= RATED_SECONDS - BURST_SECONDS, "the rate is not bounded"
 
 
@@ -700,7 +747,7 @@ def bytes_per_second(rate: str) -> int:
 @pytest.mark.control("FLOOD-03")
 def test_silent_connections_are_closed(target, evidence):
     silent = {
-        "5222 says nothing": Channel.connect(target.address, target.port(xmpp.C2S)),
+        "5222 says nothing": Channel.connect(*target.at(xmpp.C2S)),
         "5222 no handshake": target.channel(xmpp.C2S),
         "5222 no login": target.stream(xmpp.C2S)[0].channel,
     }

@@ -27,6 +27,9 @@ PLAY = """
       changed_when: false
       failed_when: fail_secret | default(false) | bool
       no_log: true
+    - name: For the operator
+      ansible.builtin.debug:
+        msg: "first line\\nsecond line"
     - name: A failure
       ansible.builtin.command: sh -c 'echo it broke here >&2; exit 3'
       when: fail | default(false) | bool
@@ -72,8 +75,18 @@ def test_only_changes_are_told(play):
     assert result.returncode == 0
     assert "Something new" in result.stdout
     assert "Nothing new" not in result.stdout
-    assert "ok=3  changed=1  unreachable=0  failed=0" in result.stdout
-    assert outcome == {"changed": 1, "refused": False}
+    assert "ok=4  changed=1  unreachable=0  failed=0" in result.stdout
+    assert outcome == {
+        "changed": 1,
+        "refused": False,
+        "hosts": ["localhost"],
+        "changes": [{"host": "localhost", "name": "Something new", "actions": [], "diff": []}],
+        "failures": [],
+    }
+
+
+def test_what_is_meant_for_the_operator_is_told_as_it_is(play):
+    assert "\nfirst line\nsecond line\n" in play()[0].stdout
 
 
 def test_verbose_tells_every_task(play):
@@ -86,13 +99,17 @@ def test_a_failure_is_told_whole(play):
     assert "A failure: FAILED on localhost" in result.stdout
     assert "it broke here" in result.stdout
     assert "at some.yml:" in result.stdout
-    assert outcome == {"changed": 1, "refused": False}
+    assert (outcome["changed"], outcome["refused"]) == (1, False)
+    (failure,) = outcome["failures"]
+    assert (failure["host"], failure["name"]) == ("localhost", "A failure")
+    assert "it broke here" in failure["words"]
 
 
 def test_a_secret_stays_one(play):
-    result, _ = play("-e", "fail_secret=true")
+    result, outcome = play("-e", "fail_secret=true")
     assert "A secret: FAILED" in result.stdout
     assert "hunter2" not in result.stdout
+    assert "hunter2" not in json.dumps(outcome)
 
 
 def test_check_mode_is_named(play):
@@ -103,4 +120,4 @@ def test_an_inventory_without_hosts_is_refused(play):
     result, outcome = play(hosts="xmpp")
     assert result.returncode == 0
     assert "no host for this play" in result.stdout
-    assert outcome == {"changed": 0, "refused": True}
+    assert (outcome["changed"], outcome["refused"], outcome["hosts"]) == (0, True, [])

@@ -61,6 +61,8 @@ def test_help_needs_nothing_installed(arguments, tmp_path):
         (["test", "everything"], "lint, unit, "),
         (["deploy"], "--inventory"),
         (["deploy", "-i", "nowhere.yml"], "no inventory 'nowhere.yml'"),
+        (["dns"], "--inventory"),
+        (["dns", "-i", "nowhere.yml"], "no inventory 'nowhere.yml'"),
         (["verify"], "--inventory"),
         (["verify", "-i", "nowhere.yml"], "no inventory 'nowhere.yml'"),
     ],

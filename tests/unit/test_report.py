@@ -1,7 +1,8 @@
-"""What the report makes of test outcomes: verdicts, table, verify.json and exit status."""
+"""What the report makes of test outcomes: verdicts, table, files and exit status."""
 
 from __future__ import annotations
 
+import datetime
 import json
 import subprocess
 import sys
@@ -14,16 +15,17 @@ from rich.console import Console
 from verification.catalogue import KIT, Control
 from verification.report import terminal
 from verification.report.plugin import Reporter, shorten
-from verification.report.results import Outcome, Results, Verdict, summary, write_json
+from verification.report.results import Outcome, Results, Run, Verdict, summary
 
 BUILT = Control("TLS-01", "plaintext", "A promise", "RFC 0", "built")
 PLANNED = Control("MFA-01", "second-factor", "Another promise", "RFC 0", "planned", "the second factor")
+WAITING = Control("TLS-02", "plaintext", "A promise that waits", "RFC 0", "built")
 VERDICTS = [
-    Verdict("TLS-01", "A promise", "one", "proven", ["5222 -> refused", "5223 -> refused"]),
-    Verdict("TLS-01", "A promise", "two", "failed", ["5222 -> accepted", "5222 accepted TLSv1"]),
-    Verdict("TLS-02", "A promise that waits", "one", "not_shown", ["not shown: a reason"]),
-    Verdict("MFA-01", "Another promise", "one", "planned", ["the second factor"]),
-    Verdict("MFA-01", "Another promise", "two", "planned", ["the second factor"]),
+    Verdict(BUILT, "one", "proven", ["5222 -> refused", "5223 -> refused"]),
+    Verdict(BUILT, "two", "failed", ["5222 -> accepted", "5222 accepted TLSv1"]),
+    Verdict(WAITING, "one", "not_shown", ["not shown: a reason"]),
+    Verdict(PLANNED, "one", "planned", ["the second factor"]),
+    Verdict(PLANNED, "two", "planned", ["the second factor"]),
 ]
 
 
@@ -55,7 +57,7 @@ def test_a_test_with_nothing_to_try_does_not():
 
 
 def test_nothing_to_try_at_all_is_no_proof():
-    assert judged(Outcome("skipped", [], "federation is off")).status == "not_shown"
+    assert judged(Outcome("skipped", [], "federation is off")).status == "not_applicable"
 
 
 def test_no_test_is_no_proof():
@@ -73,24 +75,12 @@ def test_a_test_without_a_host_counts_for_every_host():
     assert [(verdict.host, verdict.status) for verdict in results.verdicts()] == [("one", "proven"), ("two", "proven")]
 
 
-def test_verify_json(tmp_path):
-    write_json(VERDICTS, tmp_path / "new" / "verify.json")
-    document = json.loads((tmp_path / "new" / "verify.json").read_text())
-    assert document["summary"] == {"proven": 1, "failed": 1, "waived": 0, "planned": 2, "not_shown": 1}
-    assert document["controls"][0] == {
-        "id": "TLS-01",
-        "title": "A promise",
-        "host": "one",
-        "status": "proven",
-        "evidence": ["5222 -> refused", "5223 -> refused"],
-    }
-
-
 def printed(width: int, unicode: bool = True, verdicts: list[Verdict] = VERDICTS) -> list[str]:
     output = StringIO()
     console = Console(file=output, width=width, highlight=False)
     console.print(terminal.table(verdicts, unicode))
-    console.print(terminal.summary_line(verdicts, 2.4))
+    finished = datetime.datetime(2026, 11, 22, tzinfo=datetime.timezone.utc)
+    console.print(terminal.summary_line(Run(verdicts, {}, finished, 2.4, bare_seconds=0.024)))
     return output.getvalue().splitlines()
 
 
@@ -100,12 +90,13 @@ def test_the_table_tells_each_control_and_host():
     assert "5222 -> refused (+1)" in text
     assert "5222 accepted TLSv1" in text
     assert text.count("MFA-01") == 1, "what is planned is told once, not per host"
-    assert text.endswith("1 proven, 1 failed, 2 planned, 1 not shown in 2 s")
+    assert text.endswith("1 proven, 1 failed, 2 planned, 1 not shown in 2 s (100 times a bare connection to each port)")
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_the_table_keeps_to_its_width(width):
-    long = Verdict("TLS-01", "word " * 60, "a-host-with-a-long-name.example.org", "failed", ["x" * 500])
+    wordy = Control("TLS-01", "plaintext", "word " * 60, "RFC 0", "built")
+    long = Verdict(wordy, "a-host-with-a-long-name.example.org", "failed", ["x" * 500])
     assert max(map(len, printed(width, verdicts=[*VERDICTS, long]))) <= width
 
 
@@ -116,7 +107,7 @@ def test_the_table_does_without_unicode_and_colour():
 
 
 def test_many_lines_of_a_failure_are_bounded():
-    failed = Verdict("TLS-01", "A promise", "one", "failed", [f"line {number}" for number in range(100)])
+    failed = Verdict(BUILT, "one", "failed", [f"line {number}" for number in range(100)])
     assert "... and 88 more" in "\n".join(printed(80, verdicts=[failed]))
 
 
@@ -170,6 +161,7 @@ def test_a_good_run_ends_with_0_and_writes_verify_json(tmp_path):
         ("TLS-01", "proven", ["5222 -> refused"])
     ]
     assert "1 proven, 0 failed" in run.stdout
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"verify.html", "verify.json", "verify.junit.xml"}
 
 
 def test_a_failure_ends_with_1_and_without_a_traceback(tmp_path):
@@ -186,8 +178,8 @@ def test_a_run_without_a_test_ends_with_2(tmp_path):
 @pytest.mark.parametrize("status", [3, 4, 5], ids=["internal error", "wrong usage", "no tests"])
 def test_a_run_that_broke_off_ends_with_2(status):
     reporter = Reporter.__new__(Reporter)
-    reporter.broken = []
-    assert reporter._exit_status([], status) == 2
+    finished = datetime.datetime(2026, 11, 22, tzinfo=datetime.timezone.utc)
+    assert reporter._exit_status(Run([], {}, finished, seconds=1), status) == 2
 
 
 def test_only_runs_what_is_asked_for(tmp_path):
@@ -220,10 +212,15 @@ def test_unusable_input_ends_with_2_and_a_line(tmp_path, tests, options, said):
 )
 def test_a_host_out_of_reach_is_one_line(tmp_path, inventory, said):
     (tmp_path / "hosts.yml").write_text(inventory)
-    run = verify(tmp_path, GOOD, "--hosts=ansible://xmpp", f"--ansible-inventory={tmp_path / 'hosts.yml'}")
+    report = tmp_path / "report"
+    options = [f"--ansible-inventory={tmp_path / 'hosts.yml'}", f"--report-dir={report}"]
+    run = verify(tmp_path, GOOD, "--hosts=ansible://xmpp", *options)
     assert run.returncode == 2
     assert said in run.stdout
     assert "Traceback" not in run.stdout + run.stderr
+    if said == "gone: unreachable":
+        assert json.loads((report / "verify.json").read_text())["summary"]["proven"] == 0
+        assert said in (report / "verify.html").read_text()
 
 
 def test_the_summary_counts_every_status():

@@ -22,7 +22,11 @@ ROOT = Path(__file__).parents[2]
 ROLES = read_roles(ROOT / "roles")
 OPTIONS = {name: option for role in ROLES for name, option in {**role.shared, **role.options}.items()}
 
+SITE = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())
+"""What one role contributes to another's transaction passes through here."""
+
 READ_BY_OTHER_ROLES = {
+    "bans": {"firewall_ssh_port", "firewall_trusted_sources"},
     "web": {"prosody_bosh_enabled", "prosody_upload_size_limit", "prosody_websocket_enabled"},
 }
 """Variables of another role that a role's defaults may follow, so that the operator sets one and not two."""
@@ -107,7 +111,7 @@ def test_every_variable_has_a_default_or_is_required(role: Role) -> None:
 
 @every_role
 def test_every_variable_is_read(role: Role) -> None:
-    used = read_names(role.path) | read_by_defaults(role)
+    used = read_names(role.path) | read_by_defaults(role) | set(names_in_yaml(SITE))
     assert not set(role.options) - used
     assert not set(role.private) - used
 

@@ -3,7 +3,7 @@
     unshare --mount --net python3 web_apart.py PROBE
 
 The running nginx is not touched; nothing that is done here is seen outside. PROBE is JSON:
-`name` and `path` to ask for, `headers` to send, and `hidden`, domains whose certificates are taken away before.
+`method`, `name` and `path` to ask for, `headers` to send, and `hidden`, domains whose certificates are hidden before.
 Prints JSON: what the backend got (`request_line`, `headers`, the client's own address), or `refused`.
 """
 
@@ -28,6 +28,8 @@ class Echo(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    do_POST = do_GET
 
     def log_message(self, format, *arguments):
         """Say nothing."""
@@ -58,7 +60,7 @@ def connect(deadline):
             time.sleep(0.05)
 
 
-def ask(name, path, headers):
+def ask(method, name, path, headers):
     """What the backend got of a request, or how the handshake was refused."""
     context = ssl.create_default_context()
     context.check_hostname = False
@@ -68,7 +70,7 @@ def ask(name, path, headers):
             channel = context.wrap_socket(plain, server_hostname=name)
         except ssl.SSLError as error:
             return {"refused": error.reason}
-        lines = ["GET " + path + " HTTP/1.1", "Host: " + name, "Connection: close"]
+        lines = [method + " " + path + " HTTP/1.1", "Host: " + name, "Connection: close"]
         lines += [field + ": " + value for field, value in headers]
         channel.sendall("\r\n".join([*lines, "", ""]).encode())
         answer = b""
@@ -85,7 +87,7 @@ def main():
     probe = json.loads(sys.argv[1])
     nginx = start(probe["hidden"])
     try:
-        print(json.dumps(ask(probe["name"], probe["path"], probe["headers"])))
+        print(json.dumps(ask(probe["method"], probe["name"], probe["path"], probe["headers"])))
     finally:
         nginx.terminate()
         nginx.wait()

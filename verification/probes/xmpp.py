@@ -113,7 +113,7 @@ class Stream:
             self.channel.send(b"</stream:stream>")
         self.channel.close()
 
-    def open(self) -> ET.Element:
+    def open(self, timeout: float = TIMEOUT) -> ET.Element:
         """Send the stream header (again, after STARTTLS and SASL) and return the features."""
         self._parser = ET.XMLPullParser(("start", "end"))
         self._depth = 0
@@ -124,7 +124,7 @@ class Stream:
             f"<?xml version='1.0'?><stream:stream xmlns='{self.namespace}' xmlns:stream='{NS['stream']}'{dialback}"
             f" to={quoteattr(self.domain)}{sender} version='1.0' xml:lang='en'>"
         )
-        return self.expect("features")
+        return self.expect("features", timeout=timeout)
 
     def send(self, xml: str | bytes | ET.Element) -> None:
         """Send XML text, raw bytes or an element."""
@@ -265,13 +265,16 @@ class Scram:
         self._bare = f"n={name},r={self._nonce}"
         return f"{self.gs2},,{self._bare}"
 
-    def final(self, challenge: str) -> str:
-        """The client-final message for the server's challenge. Raises ValueError on a nonce that is not ours."""
+    def final(self, challenge: str, salt: str = "") -> str:
+        """The client-final message for the server's challenge, made with another salt (base64) if one is given.
+
+        Raises ValueError on a nonce that is not ours.
+        """
         fields = dict(item.split("=", 1) for item in challenge.split(","))
         if not fields["r"].startswith(self._nonce):
             raise ValueError("the server answered with a nonce that is not ours")
         salted = hashlib.pbkdf2_hmac(
-            self.digest, self.password.encode(), base64.b64decode(fields["s"]), int(fields["i"])
+            self.digest, self.password.encode(), base64.b64decode(salt or fields["s"]), int(fields["i"])
         )
         bound = base64.b64encode(f"{self.gs2},,".encode() + self.binding).decode()
         without_proof = f"c={bound},r={fields['r']}"

@@ -12,11 +12,19 @@ from rich.text import Text
 
 from verification import catalogue
 
-from .results import FAILED, NOT_SHOWN, PLANNED, PROVEN, WAIVED, Verdict, summary
+from .results import FAILED, NOT_APPLICABLE, NOT_SHOWN, PLANNED, PROVEN, WAIVED, Run, Verdict
 
-MARKS = {PROVEN: "✓", FAILED: "✗", WAIVED: "~", PLANNED: "○", NOT_SHOWN: "-"}
+MARKS = {PROVEN: "✓", FAILED: "✗", WAIVED: "~", NOT_SHOWN: "?", NOT_APPLICABLE: "-", PLANNED: "○"}
+ASCII_MARKS = {PROVEN: "+", FAILED: "x", WAIVED: "~", NOT_SHOWN: "?", NOT_APPLICABLE: "-", PLANNED: "o"}
 WORDS = {status: status.replace("_", " ") for status in MARKS}
-STYLES = {PROVEN: "green", FAILED: "bold red", WAIVED: "yellow", PLANNED: "blue", NOT_SHOWN: "bright_black"}
+STYLES = {
+    PROVEN: "green",
+    FAILED: "bold red",
+    WAIVED: "yellow",
+    NOT_SHOWN: "bright_black",
+    NOT_APPLICABLE: "bright_black",
+    PLANNED: "blue",
+}
 TITLES = {PLANNED: "bright_black"}
 MANY_LINES = 12
 
@@ -37,7 +45,7 @@ def table(verdicts: Sequence[Verdict], unicode: bool = True) -> RenderableType:
         rows.add_column(ratio=1)
         for verdict in _planned_once(members):
             cells: list[RenderableType] = [
-                Text(MARKS[verdict.status] if unicode else WORDS[verdict.status][0], STYLES[verdict.status]),
+                Text(MARKS[verdict.status] if unicode else ASCII_MARKS[verdict.status], STYLES[verdict.status]),
                 Text(verdict.id, "bold" if verdict.status == FAILED else ""),
             ]
             if several_hosts:
@@ -47,14 +55,15 @@ def table(verdicts: Sequence[Verdict], unicode: bool = True) -> RenderableType:
     return Group(*parts)
 
 
-def summary_line(verdicts: Sequence[Verdict], seconds: float) -> Text:
-    """Such as "31 proven, 1 failed, 9 planned, 4 not shown in 23 s"."""
+def summary_line(run: Run) -> Text:
+    """Such as "31 proven, 1 failed, 9 planned, 4 not shown in 23 s (300 times a bare connection to each port)"."""
     line = Text("\n")
-    counts = [(status, count) for status, count in summary(verdicts).items() if count or status == FAILED]
+    counts = [(status, count) for status, count in run.summary.items() if count or status == FAILED]
     for position, (status, count) in enumerate(counts):
         line.append(", " if position else "")
         line.append(f"{count} {WORDS[status]}", STYLES[status] if count else "")
-    return line.append(f" in {seconds:.0f} s")
+    ratio = f" ({run.times_bare} times a bare connection to each port)" if run.times_bare else ""
+    return line.append(f" in {run.seconds:.0f} s{ratio}")
 
 
 def console() -> Console:

@@ -1,0 +1,58 @@
+"""The report of this stage, made as an operator makes it: by the command line of `./portcullis verify`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+KIT = Path(__file__).resolve().parents[3]
+STAGE = KIT / "molecule/report"
+LAB = KIT / ".cache/lab/report"
+REPORTS = KIT / "reports/report"
+
+# What is true of every server of a lab, and keeps a proof back: the kernel is the machine's, and what other scenarios
+# stage is staged there.
+NOT_SHOWN_HERE = {
+    *("HOST-01", "HOST-08", "SBX-04"),
+    *("S2S-02", "S2S-03", "S2S-04", "CONF-06", "CONF-07", "CONF-08"),
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What verify.json says, and how the command ended.
+
+    Attributes:
+        verdicts: (host, control) -> status.
+        evidence: (host, control) -> its lines.
+        exit_status: of the command.
+    """
+
+    verdicts: dict[tuple[str, str], str]
+    evidence: dict[tuple[str, str], list[str]]
+    exit_status: int
+
+    def having(self, status: str, host: str) -> set[str]:
+        """The controls of a host with that status."""
+        return {control for (name, control), found in self.verdicts.items() if (name, found) == (host, status)}
+
+    def words(self, host: str, controls: set[str]) -> str:
+        """The evidence of those controls, for the message of a test that fails."""
+        return "".join(f"\n{control}: {self.evidence[host, control]}" for control in sorted(controls))
+
+
+def report(name: str, *arguments: str | Path) -> Report:
+    """Run `portcullis verify` with these arguments into reports/report/NAME."""
+    directory = REPORTS / name
+    command = [sys.executable, "-B", "cli", "verify", *map(str, arguments), "--report", str(directory)]
+    ended = subprocess.run(command, cwd=KIT, capture_output=True, text=True, timeout=900, check=False)
+    assert ended.returncode in (0, 1), ended.stdout + ended.stderr
+    entries = json.loads((directory / "verify.json").read_text(encoding="utf-8"))["controls"]
+    return Report(
+        {(entry["host"], entry["id"]): entry["status"] for entry in entries},
+        {(entry["host"], entry["id"]): entry["evidence"] for entry in entries},
+        ended.returncode,
+    )

@@ -1,0 +1,120 @@
+"""Judges that are not ours, asked in their own words: sslyze from Python, testssl.sh as Debian packages it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sslyze
+from sslyze.__version__ import __version__ as SSLYZE_VERSION
+from sslyze.mozilla_tls_profile import tls_config_checker as mozilla
+
+from verification.targets import Target
+
+from . import xmpp
+
+HTTPS = 443
+PORTS = (xmpp.C2S, xmpp.C2S_DIRECT, xmpp.S2S, xmpp.S2S_DIRECT, HTTPS)
+PROFILE = mozilla.TlsConfigurationEnum.MOZILLA_INTERMEDIATE
+STARTTLS = {xmpp.C2S: "xmpp", xmpp.S2S: "xmpp-server"}
+OPPORTUNISTIC = {
+    xmpp.C2S: sslyze.ProtocolWithOpportunisticTlsEnum.XMPP,
+    xmpp.S2S: sslyze.ProtocolWithOpportunisticTlsEnum.XMPP_SERVER,
+}
+TESTSSL_TIME = 900  # seconds for one port
+FINDINGS = {"LOW", "MEDIUM", "HIGH", "CRITICAL", "FATAL"}
+# What testssl.sh says and is set aside, in the open, with the reason.
+SET_ASIDE = {
+    "cipher_order": "the client may choose, as Mozilla advises: TLS-04 shows that each suite is good",
+    "cert_revocation": "XMPP clients and servers ask for no revocation; a certificate is replaced",
+    "DNS_CAArecord": "it is about the domain's DNS, not about a port",
+}
+
+
+class Speechless(Exception):
+    """A judge came to no verdict; the text is what it said."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a judge says of a port: a line in its own words, and what it wants mended."""
+
+    line: str
+    findings: list[str]
+
+
+def against_mozilla(target: Target, ports: list[int]) -> Iterator[tuple[int, Opinion]]:
+    """sslyze's opinion of each port by Mozilla's intermediate profile. Raises Speechless."""
+    roots = sslyze.CertificateInfoExtraArgument(custom_ca_file=target.ca_file)
+    requests = {}
+    for standard in ports:
+        address, port = target.at(standard)
+        starttls = OPPORTUNISTIC.get(standard)
+        requests[standard] = sslyze.ServerScanRequest(
+            sslyze.ServerNetworkLocation(target.domain, port, ip_address=address),
+            sslyze.ServerNetworkConfiguration(
+                tls_server_name_indication=target.domain,
+                tls_opportunistic_encryption=starttls,
+                xmpp_to_hostname=target.domain if starttls else None,
+            ),
+            scan_commands=mozilla.SCAN_COMMANDS_NEEDED_BY_MOZILLA_CHECKER,
+            scan_commands_extra_arguments=sslyze.ScanCommandsExtraArguments(certificate_info=roots),
+        )
+    scanner = sslyze.Scanner()
+    scanner.queue_scans(list(requests.values()))
+    standards = {request.uuid: standard for standard, request in requests.items()}
+    for result in scanner.get_results():
+        yield standards[result.uuid], _by_mozilla(result)
+
+
+def _by_mozilla(result: sslyze.ServerScanResult) -> Opinion:
+    name = f"sslyze {SSLYZE_VERSION}, Mozilla's {PROFILE.value} profile"
+    try:
+        mozilla.check_server_against_tls_configuration(result, mozilla.MozillaTlsConfiguration.get(PROFILE))
+    except mozilla.ServerNotCompliantWithTlsConfiguration as wrong:
+        return Opinion(f"{name} -> not as it wants", list(wrong.issues.values()))
+    except mozilla.ServerScanResultIncomplete as incomplete:
+        trace = result.connectivity_error_trace
+        raise Speechless(f"{name}: {trace.exc_type.__name__ if trace else incomplete}") from incomplete
+    return Opinion(f"{name} -> compliant", [])
+
+
+def testssl() -> str | None:
+    """The program, by the name that Debian or its authors give it; None where it is not installed."""
+    return shutil.which("testssl") or shutil.which("testssl.sh")
+
+
+def by_testssl(target: Target, standard: int) -> Opinion:
+    """What testssl.sh says of a port. It takes minutes. Raises Speechless."""
+    program = testssl()
+    assert program, "testssl.sh is not installed"
+    address, port = target.at(standard)
+    starttls = ["--starttls", STARTTLS[standard], "--xmpphost", target.domain] if standard in STARTTLS else []
+    with tempfile.TemporaryDirectory(prefix="portcullis-") as directory:
+        told = Path(directory) / "testssl.json"
+        words = [program, "--warnings", "batch", "--quiet", "--color", "0", "--ip", address, "--jsonfile", str(told)]
+        words += [*starttls, "--add-ca", str(target.ca_file), f"{target.domain}:{port}"]
+        run = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TESTSSL_TIME, check=False
+        )
+        try:
+            entries = json.loads(told.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise Speechless(f"testssl.sh: {run.stdout.strip()[-300:] or error}") from error
+    return read_testssl(entries)
+
+
+def read_testssl(entries: Sequence[Mapping[str, str]]) -> Opinion:
+    """An opinion by the entries of testssl.sh's JSON."""
+    said = {entry["id"]: entry["finding"] for entry in entries}
+    grade = f", grade {said['overall_grade']}" if "overall_grade" in said else ""
+    found = [entry for entry in entries if entry["severity"] in FINDINGS and not entry["id"].startswith("overall_")]
+    findings = [entry for entry in found if entry["id"] not in SET_ASIDE]
+    aside = "; ".join(f"set aside {entry['id']}: {SET_ASIDE[entry['id']]}" for entry in found if entry not in findings)
+    line = f"testssl.sh: {len(entries)} checks{grade} -> {len(findings) or 'no'} findings; {aside}".rstrip("; ")
+    return Opinion(line, [f"{entry['severity']} {entry['id']}: {entry['finding']}" for entry in findings])
