@@ -3,7 +3,9 @@ std = "lua54"
 max_line_length = 120
 globals = { "prosody" }
 files["roles/prosody/files/modules"] = { globals = { "module" } }
+files["roles/mfa/files/modules"] = { globals = { "module" } }
 files["roles/prosody/files/lib"] = { globals = { "arg" } }
 files["tests/lua"] = {
 	globals = { "clock", "expect", "hashed_passwords", "load_module", "new_session", "shared", "stanza", "stores", "test" },
 }
+files["roles/mfa/tests"] = { std = "lua54+busted", globals = { "load_library" } }

@@ -9,25 +9,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
-import subprocess
-from pathlib import Path
-from typing import Any
 
 from cli import deploy, verify
-from cli.common import FAILED, GOOD, ROOT, environment, progress, timed_line, tool
+from cli.common import FAILED, GOOD, ROOT, progress, timed_line
+from cli.lab import Failed, play, quiet, read_yaml
 
 INVENTORY = ROOT / "inventories" / "demo" / "hosts.yml"
 REACHED = INVENTORY.parent / "host_vars" / "demo.yml"
 LAB = ROOT / ".cache" / "lab" / "demo"
 ACCOUNTS = LAB / "accounts.yml"
+SECOND_FACTOR = LAB / "second-factor.yml"
 CA_FILE = LAB / "ca" / "ca.pem"
 REPORT = ROOT / "reports" / "demo"
 LOG = REPORT / "verify.log"
 GREETING = "Is anybody listening? Nobody but you."
-
-
-class Failed(Exception):
-    """A part of the demo went wrong; the text is what it said."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 def remove() -> int:
     """Remove the server, its network and what is kept of it."""
     with timed_line("Remove the server and what is known of it"):
-        play("destroy")
+        play("destroy", INVENTORY)
     shutil.rmtree(REPORT, ignore_errors=True)
     return GOOD
 
@@ -62,7 +57,7 @@ def show() -> int:
     """Boot, deploy, log in, verify, tell."""
     print("Portcullis demo\n")
     with timed_line("Boot a throw-away Debian server (the first time: make its image)"):
-        play("create")
+        play("create", INVENTORY)
     print("\n  Deploy onto it over SSH\n", flush=True)
     outcome = deploy.play(ROOT / "playbooks" / "demo.yml", [str(INVENTORY)])
     if outcome.status != GOOD:
@@ -72,6 +67,8 @@ def show() -> int:
     print(flush=True)
     with timed_line("Two clients log in, by STARTTLS and by direct TLS, and one writes to the other"):
         talk()
+    with timed_line("A third sets up a second factor, and logs in with a device password alone"):
+        enrol()
     with timed_line("Verify every promise, from outside and from inside"):
         status = prove()
     from cli.screen import tell  # noqa: PLC0415 - see __init__.py
@@ -80,41 +77,11 @@ def show() -> int:
         report=REPORT / "verify.json",
         log=LOG,
         accounts=ACCOUNTS,
+        second_factor=SECOND_FACTOR,
         ca_file=CA_FILE,
         reached=read_yaml(REACHED),
     )
     return status
-
-
-def play(name: str) -> None:
-    """Run a playbook of molecule/shared quietly. Raises Failed with what it said."""
-    command = [tool("ansible-playbook"), "-i", str(INVENTORY), str(ROOT / "molecule" / "shared" / f"{name}.yml")]
-    quiet(command)
-
-
-def quiet(command: list[str], accepted: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
-    """Run a command in the root of the kit without a word, unless it fails. Raises Failed with what it said."""
-    result = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if result.returncode not in accepted:
-        raise Failed(result.stdout)
-    return result
-
-
-def read_yaml(path: Path) -> Any:
-    """What a YAML file of the lab says."""
-    import yaml  # noqa: PLC0415 - see __init__.py
-
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def talk() -> None:
@@ -130,6 +97,39 @@ def talk() -> None:
         asyncio.run(exchange(alice, bob, GREETING))
     except (LoginFailed, TimeoutError) as error:
         raise Failed(f"The clients could not talk: {error}") from error
+
+
+def enrol() -> None:
+    """Set up the second factor of an account, once, and log in with the password of its device. Raises Failed.
+
+    What its owner would keep is written beside the password: the device's password, the key of the authenticator app
+    and the recovery codes.
+    """
+    import yaml  # noqa: PLC0415 - see __init__.py
+
+    from verification.probes import second_factor, tls, xmpp  # noqa: PLC0415 - see __init__.py
+
+    account = read_yaml(SECOND_FACTOR)[0]
+    port = int(read_yaml(REACHED)["lab_ports"]["5222"])
+
+    def log_in(password: str) -> xmpp.Client:
+        return xmpp.Client.login("127.0.0.1", port, account["jid"], password)
+
+    try:
+        if "device" not in account:
+            with log_in(account["password"]) as client:
+                factor = second_factor.set_up(client, account["password"])
+                account["device"] = second_factor.add_device(client, account["password"], "demo")
+            account |= {"app": factor.secret, "recovery": factor.recovery}
+            SECOND_FACTOR.write_text(yaml.safe_dump([account], sort_keys=False), encoding="utf-8")
+        log_in(account["device"]).stream.close()
+    except (OSError, second_factor.Refused, tls.Refused, xmpp.AuthenticationFailed, xmpp.StreamEnded) as error:
+        raise Failed(f"The second factor does not work: {error}") from error
+    try:
+        log_in(account["password"]).stream.close()
+    except xmpp.AuthenticationFailed:
+        return
+    raise Failed(f"The password of {account['jid']} alone opens it, although it has a second factor.")
 
 
 def prove() -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cli import demo, deploy, test, verify
+from cli import bench, demo, deploy, test, verify, zone
 from cli.common import INTERRUPTED, WRONG, WrongInput
 
-COMMANDS = {"demo": demo, "test": test, "deploy": deploy, "verify": verify}
+COMMANDS = {"demo": demo, "test": test, "deploy": deploy, "verify": verify, "dns": zone, "bench": bench}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     """Run the command line `argv` and return the exit status."""
     top = parser()
     arguments, rest = top.parse_known_args(argv)
-    if rest and arguments.command != "deploy":
+    if rest and arguments.command not in ("deploy", "dns"):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.rest = rest
     module = COMMANDS[arguments.command]

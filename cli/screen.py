@@ -18,13 +18,14 @@ from verification.report import terminal
 from verification.report.results import FAILED
 
 
-def tell(report: Path, log: Path, accounts: Path, ca_file: Path, reached: dict[str, Any]) -> None:
+def tell(report: Path, log: Path, accounts: Path, second_factor: Path, ca_file: Path, reached: dict[str, Any]) -> None:
     """Print the screen.
 
     Args:
         report: verify.json of the server.
         log: what the verification printed.
         accounts: YAML file of the accounts, {jid, password} each.
+        second_factor: YAML file of the account that has one, with all that its owner keeps.
         ca_file: the CA that a client must trust.
         reached: how the server is reached, as molecule/shared/create.yml wrote it down.
     """
@@ -36,6 +37,8 @@ def tell(report: Path, log: Path, accounts: Path, ca_file: Path, reached: dict[s
         failed = [control["id"] for control in verdicts["controls"] if control["status"] == FAILED]
         console.print(f"  Not kept: {', '.join(failed)}; {relative(log)} has the evidence.\n", style="bold red")
     log_in(console, accounts, ca_file, reached)
+    show_account_page(console, second_factor, reached)
+    console.print(f"  The report     {relative(report.with_suffix('.html'))}, for a browser")
     console.print("  Deploy again   ./portcullis demo")
     console.print("  Remove it all  ./portcullis demo --remove\n")
 
@@ -68,6 +71,20 @@ def log_in(console: Console, accounts: Path, ca_file: Path, reached: dict[str, A
         "Server": f"127.0.0.1, port {ports['5222']} with STARTTLS, port {ports['5223']} with direct TLS",
         "CA to trust": relative(ca_file),
         "Look inside": f"podman exec -it {reached['lab_container']} bash",
+    }.items():
+        console.print(f"  [bold]{label:<13}[/]  {text}", soft_wrap=True)
+    console.print()
+
+
+def show_account_page(console: Console, second_factor: Path, reached: dict[str, Any]) -> None:
+    """Where a browser on this machine finds the account page, and whose second factor it can show."""
+    jid = yaml.safe_load(second_factor.read_text(encoding="utf-8"))[0]["jid"]
+    domain = jid.rpartition("@")[2]
+    port = reached["verification_ports"].get("443", "443")
+    for label, text in {
+        "Account page": f"https://{domain}{'' if port == '443' else f':{port}'}/account/",
+        "": f"with '{reached['verification_connect']} {domain}' in /etc/hosts, and the CA trusted",
+        "Second factor": f"{jid}: {relative(second_factor)} has the password, the app's key and a device's password",
     }.items():
         console.print(f"  [bold]{label:<13}[/]  {text}", soft_wrap=True)
     console.print()

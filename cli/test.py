@@ -1,6 +1,7 @@
 """Run the tests: lint, unit tests, every scenario on real servers, the demo.
 
-Without names all stages run. What a stage says goes to reports/STAGE.log; a failed stage does not stop the others.
+Without names all stages run but `report`, which is long. What a stage says goes to reports/STAGE.log; a failed stage
+does not stop the others.
 The stage demo begins and ends without a demo: one that is running is removed.
 """
 
@@ -21,6 +22,7 @@ from cli.common import FAILED, GOOD, ROOT, WrongInput, environment, progress, to
 
 REPORTS = ROOT / "reports"
 TAIL_LINES = 60
+BY_NAME = {"report"}  # run when they are asked for
 SHELLS = ("#!/bin/sh", "#!/usr/bin/env bash")
 RUNTIME = "molecule/shared/runtime/oci-runtime"
 
@@ -49,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def needs(arguments: argparse.Namespace) -> list[str]:
     """What must be installed besides .venv."""
     chosen = choose(arguments.stages)
-    return ["tests", *(["containers"] if set(chosen) - {"lint", "unit"} else [])]
+    containers = ["containers"] if set(chosen) - {"lint", "unit"} else []
+    return ["tests", *containers, *(["browser"] if "mfa" in chosen else [])]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,12 +72,12 @@ def stages() -> list[str]:
 
 
 def choose(names: list[str]) -> list[str]:
-    """The stages asked for, each once; all without a name. Raises WrongInput for an unknown one."""
+    """The stages asked for, each once; without a name all but BY_NAME. Raises WrongInput for an unknown one."""
     known = stages()
     unknown = [name for name in names if name not in known]
     if unknown:
         raise WrongInput(f"no such stage: {', '.join(unknown)}; there are {', '.join(known)}")
-    return list(dict.fromkeys(names)) or known
+    return list(dict.fromkeys(names)) or [stage for stage in known if stage not in BY_NAME]
 
 
 def steps(stage: str) -> list[Step]:

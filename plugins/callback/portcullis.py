@@ -8,6 +8,7 @@ import shutil
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,11 @@ extends_documentation_fragment:
 options:
   outcome:
     description: >-
-      File that receives, as JSON, how the play ended: C(changed), the number of changed tasks over all hosts, and
-      C(refused), whether it stopped in the role preflight or found no host, before anything was changed.
+      File that receives, as JSON, how the play ended: C(changed), the number of changed tasks over all hosts,
+      C(refused), whether it stopped in the role preflight or found no host, before anything was changed,
+      C(hosts), those it played on,
+      C(changes), each changed task with its C(host), C(name), C(actions) and, with --diff, its C(diff),
+      and C(failures), each failed task with its C(host), C(name) and C(words). Secrets are in none of them.
     type: path
     env:
       - name: PORTCULLIS_OUTCOME
@@ -69,6 +73,8 @@ class CallbackModule(CallbackBase):
         self._task: Running | None = None
         self._several_hosts = False
         self._refused = False
+        self._changes: list[dict[str, Any]] = []
+        self._failures: list[dict[str, str]] = []
 
     # What Ansible tells
 
@@ -101,9 +107,20 @@ class CallbackModule(CallbackBase):
         self.v2_playbook_on_task_start(task, is_conditional=False)
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """Note a change; with -vv show the result."""
+        """Note a change; show what a debug task says, and with -vv every result."""
         if result._result.get("changed") and self._task:
             self._task.changed.append(result._host.get_name())
+            self._changes.append(
+                {
+                    "host": result._host.get_name(),
+                    "name": self._task.name,
+                    "actions": result._result.get("actions", []),
+                    "diff": list(_differences(result._result)),
+                }
+            )
+        if result._task.action in ("debug", "ansible.builtin.debug") and "msg" in result._result:
+            self._transient("")
+            self._write(f"\n{result._result['msg']}\n")
         if self._display.verbosity > 1:
             self._write(textwrap.indent(self._dump_results(result._result), "    "))
 
@@ -123,10 +140,9 @@ class CallbackModule(CallbackBase):
 
     def v2_on_file_diff(self, result: Any) -> None:
         """With --diff show what changes."""
-        for diff in (item.get("diff") for item in [result._result, *result._result.get("results", [])]):
-            text = self._get_diff(diff) if diff else ""
-            if text:
-                self._write(text.rstrip("\n"))
+        text = self._get_diff(list(_differences(result._result)))
+        if text:
+            self._write(text.rstrip("\n"))
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """End with a line for each host, and leave the outcome for who asked for it."""
@@ -148,7 +164,9 @@ class CallbackModule(CallbackBase):
         outcome = self.get_option("outcome")
         if outcome:
             changed = sum(summary["changed"] for summary in summaries.values())
-            Path(outcome).write_text(json.dumps({"changed": changed, "refused": self._refused}), encoding="utf-8")
+            told = {"changed": changed, "refused": self._refused, "hosts": list(summaries)}
+            told |= {"changes": self._changes, "failures": self._failures}
+            Path(outcome).write_text(json.dumps(told, default=str), encoding="utf-8")
 
     # What we make of it
 
@@ -184,9 +202,9 @@ class CallbackModule(CallbackBase):
         host = result._host.get_name()
         self._write(f"  {label:<{ROLE_WIDTH}} {task.name}: {word} on {host}", constants.COLOR_ERROR)
         items = [item for item in result._result.get("results", []) if item.get("failed")] or [result._result]
-        told = [f"at {os.path.relpath(task.path)}"] if task.path else []
-        for item in items:
-            told = [*_words(item), *told]
+        told = [line for item in reversed(items) for line in _words(item)]
+        self._failures.append({"host": host, "name": task.name, "words": "\n".join(told)})
+        told += [f"at {os.path.relpath(task.path)}"] if task.path else []
         self._write(textwrap.indent("\n".join(told), "      "), constants.COLOR_ERROR)
 
     def _transient(self, text: str) -> None:
@@ -201,6 +219,13 @@ class CallbackModule(CallbackBase):
 
 def _columns() -> int:
     return min(shutil.get_terminal_size((100, 24)).columns, 120)
+
+
+def _differences(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every difference that a result or one of its items shows; a secret one shows none."""
+    for item in [result, *result.get("results", [])]:
+        diff = item.get("diff") or []
+        yield from [diff] if isinstance(diff, dict) else diff
 
 
 def _words(result: dict[str, Any]) -> list[str]:

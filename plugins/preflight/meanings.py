@@ -25,6 +25,7 @@ PLACEHOLDER = re.compile(
     r"|((your|my|super|top|the|a)[ _-]?)*(password|passphrase|secret|token|key)[ _-]?(here|1|123)?",
     re.IGNORECASE,
 )
+SECOND_FACTOR_POLICIES = ("off", "optional", "required")
 CONTACT_KINDS = ("abuse", "admin", "feedback", "sales", "security", "status", "support")
 
 
@@ -266,6 +267,80 @@ def certificate_files(value: Mapping[str, Any]) -> Iterator[Finding]:
                     yield f".{name}.{key}", path, "the path of a PEM file on the control node is wanted"
 
 
+def https_url(value: Any) -> None:
+    """A URL of a web server with TLS."""
+    if not re.fullmatch(r"https://[^\s/]+(/\S*)?", str(value)):
+        raise ValueError("a URL such as https://acme.example.org/directory is wanted")
+
+
+def email_or_empty(value: Any) -> None:
+    """A mail address, or nothing."""
+    if value != "":
+        email(value)
+
+
+def line(value: Any) -> None:
+    """Text without line breaks, for a line of a configuration file."""
+    if not str(value).isprintable():
+        raise ValueError("text on a single line is wanted")
+
+
+def hmac_key(value: Any) -> None:
+    """A key in base64url (RFC 8555 section 7.3.4), or nothing."""
+    if value != "" and not re.fullmatch(r"[A-Za-z0-9_-]{16,}={0,2}", str(value)):
+        raise ValueError("a key in base64url is wanted, as the CA gives it")
+
+
+def ip_address_or_empty(value: Any) -> None:
+    """An IPv4 or IPv6 address, or nothing."""
+    if value != "":
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            raise ValueError("an address such as 192.0.2.53 or 2001:db8::53 is wanted") from None
+
+
+def ip_address(value: Any) -> None:
+    """An IPv4 or IPv6 address."""
+    if value == "":
+        raise ValueError("an address such as 192.0.2.1 or 2001:db8::1 is wanted")
+    ip_address_or_empty(value)
+
+
+def tsig_name(value: Any) -> None:
+    """The name of a TSIG key, which is a domain name (RFC 8945 section 4.2), or nothing."""
+    if value != "" and not re.fullmatch(r"(?=.{1,254}$)([A-Za-z0-9_-]{1,63}\.?)+", str(value)):
+        raise ValueError("the name of a key such as portcullis or portcullis.example.org is wanted")
+
+
+def tsig_secret(value: Any) -> None:
+    """A TSIG key in base64, of at least 128 bits, or nothing."""
+    text = str(value)
+    if text and not (re.fullmatch(r"[A-Za-z0-9+/]{22,}={0,2}", text) and len(text) % 4 == 0):
+        raise ValueError("a key in base64 is wanted, as tsig-keygen makes it")
+
+
+def second_factor_policies(value: Mapping[str, Any]) -> Iterator[Finding]:
+    """A policy of the second factor by domain."""
+    for name, policy in value.items():
+        for where, got, wanted in findings(domain, name):
+            yield f".{name}{where}", got, wanted
+        if policy not in SECOND_FACTOR_POLICIES:
+            yield f".{name}", policy, f"one of {', '.join(SECOND_FACTOR_POLICIES)} is wanted (off in quotes)"
+
+
+def label(value: Any) -> None:
+    """A name that an authenticator app shows; a colon would end it (Key URI format of otpauth)."""
+    if not re.fullmatch(r"[^\s:%/][^:%/\n]{0,62}[^\s:%/]|[^\s:%/]", str(value)):
+        raise ValueError("a name of 1 to 64 characters without : / and % is wanted")
+
+
+def first_password(value: Any) -> None:
+    """What an account is created with."""
+    if PLACEHOLDER.fullmatch(str(value).strip()) or not re.fullmatch(r"[^\x00-\x1f\x7f]{12,128}", str(value)):
+        raise ValueError("a password of 12 to 128 characters on one line is wanted (openssl rand -base64 24 makes one)")
+
+
 def secret(value: Any) -> None:
     """Something that nobody can guess; applied to every variable that looks like a secret."""
     text = str(value).strip()
@@ -273,25 +348,72 @@ def secret(value: Any) -> None:
         raise ValueError("a secret of your own is wanted, not a placeholder (openssl rand -base64 24 makes one)")
 
 
+connection_limits = keys(
+    rate=between(1, 100_000, "connections a second"),
+    burst=between(5, 100_000, "connections"),
+    connections=between(5, 1_000_000, "connections"),
+)
+
 MEANINGS: dict[str, Meaning] = {
     "xmpp_domain": domain,
     "xmpp_hosts": then(
         each(keys(domain=domain, muc=domain_or_none, upload=domain_or_none, web=domain)), distinct_hosts
     ),
+    "xmpp_accounts": each(keys(jid=address, password=first_password)),
     "xmpp_admins": each(address),
+    "bans_duration": between(10, 31_536_000, "seconds"),
+    "bans_duration_max": between(10, 31_536_000, "seconds"),
+    "bans_login_failures": between(5, 10_000),
+    "bans_period": between(10, 86_400, "seconds"),
+    "bans_ssh_failures": between(3, 1_000),
+    "bans_trusted_sources": each(network),
+    "certificates_acme_caa_identities": each(domain),
+    "certificates_acme_contact": email_or_empty,
+    "certificates_acme_directory": https_url,
+    "certificates_acme_eab_id": line,
+    "certificates_acme_eab_secret": hmac_key,
+    "certificates_acme_preferred_chain": line,
+    "certificates_acme_profile": line,
+    "certificates_check_seconds": between(10, 86_400, "seconds"),
+    "certificates_dane_ports": each(port),
+    "certificates_dane_ttl": between(1, 86_400, "seconds"),
+    "certificates_dns_key_name": tsig_name,
+    "certificates_dns_key_secret": tsig_secret,
+    "certificates_dns_port": port,
+    "certificates_dns_propagation_seconds": between(0, 3600, "seconds"),
+    "certificates_dns_server": ip_address_or_empty,
     "certificates_hosts": completed_hosts,
     "certificates_own_ca_days": between(7, 825, "days"),
     "certificates_provided": certificate_files,
+    "dns_addresses": each(ip_address),
+    "dns_file": line,
+    "dns_hosts": completed_hosts,
+    "dns_issuers": each(line),
+    "dns_port": port,
+    "dns_server": ip_address_or_empty,
+    "dns_ttl": between(1, 604_800, "seconds"),
+    "firewall_client_limits": connection_limits,
     "firewall_confirm_seconds": between(10, 3600, "seconds"),
     "firewall_open_ports": each(keys(port=ports, sources=each(network))),
+    "firewall_server_limits": connection_limits,
     "firewall_ssh_port": port,
     "firewall_ssh_sources": each(network),
+    "firewall_tracked_sources": between(64, 16_777_216, "sources"),
+    "firewall_trusted_sources": each(network),
+    "firewall_web_limits": connection_limits,
     "host_confirm_seconds": between(10, 3600, "seconds"),
     "host_journal_retention": time_span,
     "host_journal_size": size,
     "host_reboot_time": time_of_day,
     "host_time_servers": each(time_server),
     "host_update_origins": each(update_origin),
+    "mfa_devices_max": between(1, 50, "devices"),
+    "mfa_grace_period": duration,
+    "mfa_host_policies": second_factor_policies,
+    "mfa_hosts": completed_hosts,
+    "mfa_issuer": label,
+    "mfa_password_only_hosts": each(domain),
+    "prosody_accounts": each(keys(jid=address, password=first_password)),
     "prosody_admins": each(address),
     "prosody_archive_expires_after": duration_or_never,
     "prosody_c2s_rate": rate,
@@ -318,6 +440,7 @@ MEANINGS: dict[str, Meaning] = {
     "prosody_upload_expires_after": duration,
     "prosody_upload_global_quota": between(1, 2**50, "bytes"),
     "prosody_upload_size_limit": between(1, 2**40, "bytes"),
+    "verifier_mail_to": each(email),
     "web_addresses": each(listen_address),
     "web_client_timeout": between(1, 300, "seconds"),
     "web_hosts": completed_hosts,

@@ -56,7 +56,7 @@ def _name_problems(deployment: Deployment, ignored: Collection[str], renamed: Ma
 
 
 def _is_slip(name: str, known: Collection[str]) -> bool:
-    return not name.startswith("ansible_") and bool(get_close_matches(name, known, n=1, cutoff=0.9))
+    return not name.startswith(("ansible_", "__")) and bool(get_close_matches(name, known, n=1, cutoff=0.9))
 
 
 def _value_problems(deployment: Deployment, variable: str, unresolved: Mapping[str, str]) -> Iterator[Problem]:

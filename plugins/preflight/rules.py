@@ -99,10 +99,44 @@ def admins_are_local(deployment: Deployment) -> Iterator[Problem]:
             yield problem(f"{variable}[{index}]", admin, f"an address on {' or '.join(served)} is wanted")
 
 
+@rule("prosody_accounts", "prosody_hosts")
+def accounts_are_local(deployment: Deployment) -> Iterator[Problem]:
+    """Every account that is looked after is on a domain of this server, and named once."""
+    served = [host["domain"] for host in deployment.values["prosody_hosts"]]
+    variable = deployment.origin("prosody_accounts")
+    seen: set[str] = set()
+    for index, account in enumerate(deployment.values["prosody_accounts"]):
+        jid = str(account.get("jid", "")).lower()
+        if jid.partition("@")[2] not in served:
+            yield problem(f"{variable}[{index}].jid", jid, f"an address on {' or '.join(served)} is wanted")
+        if jid in seen:
+            yield problem(f"{variable}[{index}].jid", jid, "each account once is wanted")
+        seen.add(jid)
+
+
 @rule("prosody_hosts", "certificates_hosts")
 def prosody_hosts_have_certificates(deployment: Deployment) -> Iterator[Problem]:
     """Prosody serves no name that has no certificate."""
     yield from _without_certificate(deployment, "prosody_hosts")
+
+
+@rule("mfa_host_policies", "mfa_hosts")
+def second_factor_policies_are_for_our_hosts(deployment: Deployment) -> Iterator[Problem]:
+    """Each policy of the second factor is for a virtual host of this server."""
+    yield from _not_of_ours(deployment, "mfa_host_policies", list(deployment.values["mfa_host_policies"]))
+
+
+@rule("mfa_password_only_hosts", "mfa_hosts")
+def password_only_hosts_are_ours(deployment: Deployment) -> Iterator[Problem]:
+    """Each host whose accounts may lose their second factor is one of this server."""
+    yield from _not_of_ours(deployment, "mfa_password_only_hosts", deployment.values["mfa_password_only_hosts"])
+
+
+def _not_of_ours(deployment: Deployment, variable: str, domains: list[str]) -> Iterator[Problem]:
+    served = [host["domain"] for host in deployment.values["mfa_hosts"]]
+    for name in domains:
+        if name not in served:
+            yield problem(variable, name, f"a domain of this server is wanted: {', '.join(served)}")
 
 
 @rule("web_hosts", "certificates_hosts")
@@ -152,6 +186,14 @@ def ssh_has_its_own_port(deployment: Deployment) -> Iterator[Problem]:
     service = (KIT_PORTS | LOOPBACK_PORTS).get(port)
     if service:
         yield problem("firewall_ssh_port", port, f"another port is wanted, this one is for {service}")
+
+
+@rule("bans_duration", "bans_duration_max")
+def a_ban_is_no_longer_than_the_longest(deployment: Deployment) -> Iterator[Problem]:
+    """A first ban lasts no longer than any may."""
+    first, longest = deployment.values["bans_duration"], deployment.values["bans_duration_max"]
+    if first > longest:
+        yield problem("bans_duration", first, f"at most bans_duration_max is wanted, which is {longest}")
 
 
 @rule("firewall_open_ports", "firewall_ssh_port", "prosody_federation_enabled")
@@ -229,13 +271,105 @@ def templates_exist(deployment: Deployment) -> Iterator[Problem]:
 @rule("certificates_provider", "certificates_ca_directory")
 def own_ca_can_be_kept(deployment: Deployment) -> Iterator[Problem]:
     """The directory of the own CA can be written, or made, by whoever runs Ansible."""
-    if deployment.values["certificates_provider"] != "own_ca":
+    if deployment.values["certificates_provider"] == "provided":
         return
     directory = Path(deployment.values["certificates_ca_directory"]).expanduser()
     nearest = next(path for path in (directory, *directory.parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         wanted = f"a directory on the control node that can be written is wanted, {nearest} cannot"
         yield problem("certificates_ca_directory", str(directory), wanted)
+
+
+@rule("certificates_provider", "certificates_acme_terms")
+def terms_of_the_ca_are_agreed(deployment: Deployment) -> Iterator[Problem]:
+    """The operator agreed to the terms of service of the CA."""
+    terms = deployment.values["certificates_acme_terms"]
+    if deployment.values["certificates_provider"] == "acme" and terms != "agreed":
+        wanted = "agreed is wanted, once you have read the terms of service of the CA"
+        yield problem("certificates_acme_terms", terms, wanted)
+
+
+@rule("certificates_acme_eab_id", "certificates_acme_eab_secret")
+def an_account_binding_is_whole(deployment: Deployment) -> Iterator[Problem]:
+    """An external account binding has its identifier and its key, or neither."""
+    for variable, other in (
+        ("certificates_acme_eab_id", "certificates_acme_eab_secret"),
+        ("certificates_acme_eab_secret", "certificates_acme_eab_id"),
+    ):
+        if deployment.values[other] and not deployment.values[variable]:
+            yield problem(variable, "", f"what belongs to {other} is wanted")
+
+
+@rule("certificates_dns_server", "certificates_dns_key_name", "certificates_dns_key_secret")
+def dynamic_updates_are_whole(deployment: Deployment) -> Iterator[Problem]:
+    """A name server that takes updates has its address, the name of its key and the key, or none of them."""
+    variables = ("certificates_dns_server", "certificates_dns_key_name", "certificates_dns_key_secret")
+    given = [variable for variable in variables if deployment.values[variable]]
+    for variable in variables:
+        if given and variable not in given:
+            yield problem(variable, "", f"what belongs to {given[0]} is wanted")
+
+
+@rule("certificates_acme_challenge", "certificates_dns_server")
+def updates_have_a_name_server(deployment: Deployment) -> Iterator[Problem]:
+    """DNS-01 by dynamic update knows where to."""
+    if (
+        deployment.values["certificates_acme_challenge"] == "rfc2136"
+        and not deployment.values["certificates_dns_server"]
+    ):
+        wanted = "the address of a name server is wanted, as certificates_acme_challenge is rfc2136"
+        yield problem("certificates_dns_server", "", wanted)
+
+
+@rule(
+    "certificates_dane_enabled",
+    "certificates_provider",
+    "certificates_dns_server",
+    "certificates_acme_key_reuse_enabled",
+)
+def keys_with_tlsa_records_are_known_in_time(deployment: Deployment) -> Iterator[Problem]:
+    """No key comes into use whose TLSA record nobody could publish before."""
+    values = deployment.values
+    if not values["certificates_dane_enabled"]:
+        return
+    if values["certificates_provider"] != "acme":
+        wanted = "false is wanted, as only keys of certificates_provider acme have TLSA records"
+        yield problem("certificates_dane_enabled", True, wanted)
+    elif not values["certificates_dns_server"] and not values["certificates_acme_key_reuse_enabled"]:
+        wanted = "certificates_dns_server is wanted too, or certificates_acme_key_reuse_enabled"
+        yield problem("certificates_dane_enabled", True, wanted)
+
+
+@rule("certificates_acme_challenge", "certificates_acme_wildcard_enabled")
+def wildcards_need_the_dns(deployment: Deployment) -> Iterator[Problem]:
+    """Wildcards are issued by DNS-01 alone (CA/Browser Forum Baseline Requirements section 3.2.2.4.19)."""
+    if (
+        deployment.values["certificates_acme_wildcard_enabled"]
+        and deployment.values["certificates_acme_challenge"] == "http"
+    ):
+        yield problem("certificates_acme_challenge", "http", "rfc2136 or hook is wanted, as wildcards need DNS-01")
+
+
+@rule("certificates_acme_challenge", "certificates_acme_auth_hook", "certificates_acme_cleanup_hook")
+def hooks_are_programs(deployment: Deployment) -> Iterator[Problem]:
+    """The operator's hooks are programs on the control node, and there is one to publish with."""
+    if deployment.values["certificates_acme_challenge"] != "hook":
+        return
+    for variable in ("certificates_acme_auth_hook", "certificates_acme_cleanup_hook"):
+        name = deployment.values[variable]
+        wanted = "a program on the control node is wanted"
+        path = deployment.find("files", deployment.role("certificates"), name) if name else None
+        try:
+            content = deployment.read(path) if path else b""
+        except OSError as error:
+            yield problem(variable, name, f"{wanted}, one that can be read: {error}")
+            continue
+        if name and not path:
+            yield problem(variable, name, f"{wanted}, no such file was found")
+        elif name and not content.startswith(b"#!"):
+            yield problem(variable, name, f"{wanted}, and the first line of this one does not begin with #!")
+        elif not name and variable == "certificates_acme_auth_hook":
+            yield problem(variable, name, f"{wanted}, as certificates_acme_challenge is hook")
 
 
 @rule("certificates_provider", "certificates_provided", "certificates_hosts")

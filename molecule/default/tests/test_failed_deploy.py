@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-HERE = Path(__file__).parent
+pytestmark = pytest.mark.alone
 
 TAKEN = """\
 component_ports = { 5222 }
