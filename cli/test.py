@@ -1,7 +1,7 @@
 """Run the tests: lint, unit tests, every scenario on real servers, the demo.
 
-Without names all stages run but `report`, which is long. What a stage says goes to reports/STAGE.log; a failed stage
-does not stop the others.
+Without names all stages run but `report`, which is long. Two run at a time, for the tests of servers mostly wait.
+What a stage says goes to reports/STAGE.log; a failed stage does not stop the others.
 The stage demo begins and ends without a demo: one that is running is removed.
 """
 
@@ -11,8 +11,10 @@ import argparse
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -25,6 +27,7 @@ TAIL_LINES = 60
 BY_NAME = {"report"}  # run when they are asked for
 SHELLS = ("#!/bin/sh", "#!/usr/bin/env bash")
 RUNTIME = "molecule/shared/runtime/oci-runtime"
+JOBS = 2
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,38 @@ class Result:
     failed: int
 
 
+class Screen:
+    """What the stages that run at the same time show: a line for each that is done, one for those that are not."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.running: dict[str, str] = {}
+
+    def show(self, stage: str, text: str) -> None:
+        """Tell how a stage that runs is getting on."""
+        with self.lock:
+            self.running[stage] = text
+            progress("   ".join(self.running.values()))
+
+    def end(self, stage: str, *lines: str) -> None:
+        """Tell the result of a stage."""
+        with self.lock:
+            self.running.pop(stage, None)
+            progress("")
+            print(*lines, sep="\n", flush=True)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("stages", metavar="STAGE", nargs="*", help=f"any of: {', '.join(stages())}")
+    parser.add_argument("--jobs", metavar="N", type=number, default=JOBS, help=f"stages at a time (default: {JOBS})")
+
+
+def number(value: str) -> int:
+    """An argument of the command line: a whole number from 1."""
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number from 1")
+    return int(value)
 
 
 def needs(arguments: argparse.Namespace) -> list[str]:
@@ -59,7 +91,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command and return the exit status."""
     chosen = choose(arguments.stages)
     REPORTS.mkdir(exist_ok=True)
-    results = [run_stage(stage) for stage in chosen]
+    screen = Screen()
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        try:
+            results = list(pool.map(lambda stage: run_stage(stage, screen), chosen))
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)  # the tools were interrupted, too, and clean up
+            raise
     failed = sum(result.failed for result in results)
     print(f"{sum(result.passed for result in results)} passed, {failed} failed")
     return FAILED if failed else GOOD
@@ -121,34 +159,37 @@ def junit(stage: str) -> Path:
     return REPORTS / f"{stage}.xml"
 
 
-def run_stage(stage: str) -> Result:
+def run_stage(stage: str, screen: Screen) -> Result:
     """Run the steps of a stage up to the first that fails (all of lint), and tell the result in one line."""
     began = time.monotonic()
     path = REPORTS / f"{stage}.log"
     junit(stage).unlink(missing_ok=True)
     good = bad = 0
+
+    def show(text: str) -> None:
+        screen.show(stage, f"{stage} {time.monotonic() - began:.0f} s  {text}")
+
     with path.open("w", encoding="utf-8") as log:
         for step in steps(stage):
-            if run_step(stage, step, log, began):
+            if run_step(step, log, show):
                 good += 1
             else:
                 bad += 1
                 if stage != "lint":
                     break
     result = count(stage, good, bad)
-    progress("")
     word = "failed" if result.failed else "passed"
     counts = f"{result.passed} passed" + (f", {result.failed} failed" if result.failed else "")
-    print(f"{stage:<14} {word:<8} {counts:<28} {time.monotonic() - began:7.1f} s", flush=True)
+    lines = [f"{stage:<14} {word:<8} {counts:<28} {time.monotonic() - began:7.1f} s"]
     if result.failed:
         tail = path.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
-        print(*(f"    {line}" for line in tail), f"    ({path.relative_to(ROOT)})", sep="\n", flush=True)
+        lines += [f"    {line}" for line in [*failures(stage), *tail, f"({path.relative_to(ROOT)})"]]
+    screen.end(stage, *lines)
     return result
 
 
-def run_step(stage: str, step: Step, log: TextIO, began: float) -> bool:
-    """Run one command into the log, its last line shown on a terminal. Whether it succeeded."""
-    name = Path(step.command[0]).name
+def run_step(step: Step, log: TextIO, show: Callable[[str], None]) -> bool:
+    """Run one command into the log, its last line told to `show`. Whether it succeeded."""
     print(f"$ {' '.join(step.command)}", file=log, flush=True)
     start = log.tell()
     process = subprocess.Popen(
@@ -162,15 +203,11 @@ def run_step(stage: str, step: Step, log: TextIO, began: float) -> bool:
     with open(log.name, encoding="utf-8", errors="replace") as tail:  # noqa: PTH123 - a second, independent position
         tail.seek(start)
         output = last = ""
-        try:
-            while process.poll() is None:
-                time.sleep(0.2)
-                output += tail.read()
-                last = next((line for line in reversed(output[-2000:].splitlines()) if line.strip()), last)
-                progress(f"{stage:<14} {time.monotonic() - began:5.0f} s  {name}: {last.strip()}")
-        except KeyboardInterrupt:
-            process.wait()  # it was interrupted, too, and cleans up
-            raise
+        while process.poll() is None:
+            time.sleep(0.2)
+            output += tail.read()
+            last = next((line for line in reversed(output[-2000:].splitlines()) if line.strip()), last)
+            show(last.strip()[:50])
         output += tail.read()
     if process.returncode == 0 and step.expected not in output:
         print(f"expected {step.expected!r} in the output above", file=log, flush=True)
@@ -186,3 +223,12 @@ def count(stage: str, good: int, bad: int) -> Result:
     failed = sum(total["failures"] + total["errors"] for total in totals)
     ran = sum(total["tests"] - total["skipped"] for total in totals)
     return Result(max(0, ran - failed), failed or bad)
+
+
+def failures(stage: str) -> Iterator[str]:
+    """Each test that failed, by the stage's JUnit report, and the first line of why."""
+    cases = ET.parse(junit(stage)).getroot().iter("testcase") if junit(stage).exists() else ()
+    for case in cases:
+        for trouble in [*case.findall("failure"), *case.findall("error")]:
+            reason = (trouble.get("message") or "").strip().partition("\n")[0]
+            yield f"{case.get('classname')}.{case.get('name')}: {reason}"

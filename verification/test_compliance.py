@@ -83,7 +83,8 @@ LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 @pytest.mark.control("CHAT-10")
 def test_events_reach_who_asks_for_them(login, marker, evidence):
     phone, laptop = login(), login()
-    features = f"<identity category='client' type='pc'/><feature var='{NICK}+notify'/>"
+    # A set of features that the server has not seen yet: it remembers those that it has asked for.
+    features = f"<identity category='client' type='pc' name='{marker}'/><feature var='{NICK}+notify'/>"
     query = f"<query xmlns='{DISCO}#info'>{features}</query>"
     ver = verification_string(ET.fromstring(query))
     laptop.send(f"<presence><c xmlns='{CAPS}' hash='sha-1' node='urn:example:portcullis' ver='{ver}'/></presence>")

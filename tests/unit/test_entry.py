@@ -59,6 +59,7 @@ def test_help_needs_nothing_installed(arguments, tmp_path):
         (["dance"], "invalid choice"),
         (["demo", "--forever"], "--forever"),
         (["test", "everything"], "lint, unit, "),
+        (["test", "--jobs", "0"], "'0' is not a whole number"),
         (["deploy"], "--inventory"),
         (["deploy", "-i", "nowhere.yml"], "no inventory 'nowhere.yml'"),
         (["dns"], "--inventory"),
@@ -172,7 +173,7 @@ def test_one_failed_stage_does_not_stop_the_others(fake_stages, capsys):
     assert main.main(["test"]) == FAILED
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "2 passed, 1 failed"
-    assert [line.split()[:2] for line in lines if not line.startswith(" ")][:3] == [
+    assert sorted(line.split()[:2] for line in lines[:-1] if not line.startswith(" ")) == [
         ["first", "passed"],
         ["second", "failed"],
         ["third", "passed"],
@@ -198,6 +199,21 @@ def test_tests_are_counted_by_their_report(fake_stages, capsys):
     fake_stages(first=[step(f"echo '{report}' >first.xml; exit 1")])
     assert main.main(["test"]) == FAILED
     assert capsys.readouterr().out.splitlines()[-1] == "4 passed, 2 failed"
+
+
+def test_a_failed_test_is_named(fake_stages, capsys):
+    failure = '<failure message="assert 1 == 2&#10;more">long</failure>'
+    case = f'<testcase classname="area" name="test_it">{failure}</testcase>'
+    report = f'<testsuites><testsuite tests="1" failures="1">{case}</testsuite></testsuites>'
+    fake_stages(first=[step(f"echo '{report}' >first.xml; exit 1")])
+    assert main.main(["test"]) == FAILED
+    assert "    area.test_it: assert 1 == 2" in capsys.readouterr().out.splitlines()
+
+
+def test_stages_run_side_by_side(fake_stages):
+    meet = "touch {0}; for n in $(seq 50); do [ -e {1} ] && exit 0; sleep 0.1; done; exit 1"
+    fake_stages(first=[step(meet.format("a", "b"))], second=[step(meet.format("b", "a"))])
+    assert main.main(["test"]) == GOOD
 
 
 def test_a_stage_that_broke_outside_of_its_tests_counts_as_failed(fake_stages, capsys):
