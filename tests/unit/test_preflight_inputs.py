@@ -28,7 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 ROOT = Path(__file__).parents[2]
 INPUTS = ROOT / "tests" / "inputs"
 CASES = yaml.safe_load((INPUTS / "wrong.yml").read_text())
-GOOD_INVENTORIES = sorted(ROOT.glob("inventories/*/hosts.yml"))
+GOOD_INVENTORIES = sorted(ROOT.glob("inventories/**/hosts.yml"))
 GOOD_TEMPLATES = sorted(ROOT.glob("templates/hosts/*/group_vars"))
 
 DOMAIN = "chat.example"
