@@ -33,6 +33,13 @@ def one_time_code(secret: str, at: float | None = None) -> str:
     return f"{(struct.unpack_from('>I', digest, offset)[0] & 0x7FFFFFFF) % 10**6:06}"
 
 
+def wait_for_step(seconds_left: float = 8.0) -> None:
+    """Wait for the next step of the one-time codes if this one is about to end."""
+    left = STEP - time.time() % STEP
+    if left < seconds_left:
+        time.sleep(left + 0.1)
+
+
 @dataclass
 class Factor:
     """What the owner of an enrolled account has.

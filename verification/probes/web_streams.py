@@ -62,6 +62,8 @@ class WebSocketStream(Stream):
         opcode, data = self._frame(timeout)
         if opcode == CLOSE:
             raise StreamEnded()
+        if data.startswith(b"<stream:error>"):  # Prosody leaves out what RFC 7395 wants declared
+            data = data.replace(b"<stream:error", f"<stream:error xmlns:stream='{NS['stream']}'".encode(), 1)
         element = ET.fromstring(data)
         if element.tag == f"{{{FRAMING}}}close":
             raise StreamEnded()

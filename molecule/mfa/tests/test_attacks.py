@@ -10,7 +10,7 @@ import pytest
 
 from verification.probes import sasl2, xmpp
 from verification.probes.prosody_console import Refused, calling
-from verification.probes.second_factor import STEP
+from verification.probes.second_factor import wait_for_step
 from verification.probes.xmpp import AuthenticationFailed, Client, Scram, StanzaError, StreamEnded
 
 pytestmark = pytest.mark.alone
@@ -22,13 +22,6 @@ REGISTER = "jabber:iq:register"
 def message(element) -> str:
     """The SASL message in a challenge."""
     return base64.b64decode(element.text or "").decode()
-
-
-def wait_for_step(seconds_left: float = 8.0) -> None:
-    """Wait for the next step if this one is about to end."""
-    left = STEP - time.time() % STEP
-    if left < seconds_left:
-        time.sleep(left + 0.1)
 
 
 @pytest.mark.control("MFA-01")
@@ -67,6 +60,29 @@ def test_a_device_speaks_for_its_own_account_alone(target, make_user) -> None:
         header = base64.b64encode(f"n,a={alice.jid},".encode()).decode()
         with pytest.raises(AuthenticationFailed):  # the proof covers the header that asks for Alice
             xmpp.sasl_respond(stream, final.replace(final.split(",")[0], f"c={header}", 1))
+
+
+@pytest.mark.control("MFA-04")
+@pytest.mark.parametrize("way", ["SASL", "SASL2"])
+@pytest.mark.parametrize("meanwhile", ["the device is revoked", "the account is disabled", "the account enrols"])
+def test_an_exchange_from_before_opens_nothing_after(target, make_user, prosody, meanwhile, way, evidence) -> None:
+    """Whoever is about to be shut out waits with the proof in hand."""
+    alice = make_user(enrolled=meanwhile != "the account enrols")
+    device = alice.add_device() if alice.recovery else {"id": "", "password": alice.password}
+    begin, respond = (xmpp.sasl, xmpp.sasl_respond) if way == "SASL" else (sasl2.begin, sasl2.respond)
+    exchange = Scram(alice.name, device["password"])
+    stream, _ = target.stream(xmpp.C2S, alice.domain)
+    with stream:
+        final = exchange.final(message(begin(stream, "SCRAM-SHA-256", exchange.first())))
+        if meanwhile == "the device is revoked":
+            alice.mfa("revoke_device", device["id"])
+        elif meanwhile == "the account is disabled":
+            prosody.run(f"return usermanager.disable_user('{alice.name}', '{alice.domain}')")
+        else:
+            alice.mfa("confirm_enrolment", alice.code())
+        with pytest.raises(AuthenticationFailed) as refused:
+            respond(stream, final)
+    evidence(f"{way}: {meanwhile} between the challenge and the proof -> {refused.value.condition}")
 
 
 @pytest.mark.control("MFA-02")
@@ -202,7 +218,7 @@ def test_distinct_wrong_codes_lock_the_factor_longer_each_time(make_user, eviden
 
 @pytest.mark.control("MFA-03")
 def test_a_code_is_good_within_one_step_and_once(make_user, evidence) -> None:
-    wait_for_step(20)
+    wait_for_step()
     alice = make_user()
     for steps in (-3, 3):  # 90 seconds
         with pytest.raises(Refused, match="not-authorized"):

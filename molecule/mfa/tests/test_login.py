@@ -195,6 +195,19 @@ def test_a_device_is_revoked_alone(target, alice, evidence) -> None:
 
 
 @pytest.mark.control("MFA-04")
+@pytest.mark.parametrize("way", ["direct TLS", "WebSocket", "BOSH"])
+def test_a_revoked_device_is_cut_off_wherever_it_came_in(target, alice, way) -> None:
+    lost = alice.add_device()
+    with log_in(target, way, alice, lost["password"]) as gone:
+        assert works(gone)
+        alice.mfa("revoke_device", lost["id"])
+        with pytest.raises((StreamEnded, ConnectionError)):
+            works(gone)
+    with pytest.raises(AuthenticationFailed, match="not-authorized"):
+        log_in(target, way, alice, lost["password"])
+
+
+@pytest.mark.control("MFA-04")
 def test_a_revoked_device_that_is_asleep_does_not_wake(target, alice) -> None:
     lost, kept = alice.add_device(), alice.add_device()
     stream, _ = target.stream(xmpp.C2S, alice.domain)

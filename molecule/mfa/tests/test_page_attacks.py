@@ -20,6 +20,7 @@ from browser import Authenticator
 
 from verification.probes import http as web
 from verification.probes import xmpp
+from verification.probes.prosody_console import User
 
 pytestmark = pytest.mark.alone
 
@@ -154,6 +155,36 @@ def test_the_code_counts_for_the_account_that_gave_its_password(target, invite, 
     stranger.page("code")
     stranger.post("code", code=mallory.recovery.pop())
     assert alice.username not in stranger.page()
+
+
+@pytest.mark.control("MFA-08")
+@pytest.mark.parametrize("last", ["alice", "mallory"])
+def test_a_field_given_twice_means_one_account(target, invite, stranger, last):
+    """Whichever of the two the page takes, it takes the same one for the password and for the code."""
+    people = {"alice": Member(target, invite()), "mallory": Member(target, invite())}
+    pair = sorted(people, key=lambda name: name == last)
+    stranger.page("login")
+    for path, fields in (
+        ("login", [("username", people[name].username) for name in pair] + [("password", PASSWORD)]),
+        ("code", [("username", people[name].username) for name in pair]),
+    ):
+        codes = [("code", people["mallory"].recovery[0]), ("code[]", "1"), ("1", "x")] * (path == "code")
+        body = urlencode([("form_token", stranger.token), *fields, *codes]).encode()
+        stranger.ask(path, "POST", body, Content_Type="application/x-www-form-urlencoded")
+        stranger.page("code")
+    assert people["alice"].username not in stranger.page()
+
+
+@pytest.mark.control("MFA-09")
+def test_a_session_ends_with_the_factor_that_opened_it(member, prosody):
+    """A thief's window stays open while the operator resets the factor and the owner enrols again elsewhere."""
+    thief = Visitor(member.target)
+    thief.cookie = member.cookie
+    owner = User(prosody, member.username, SITE, PASSWORD)
+    owner.mfa("reset", "the test")
+    owner.secret = owner.mfa("begin_enrolment")["secret"]
+    owner.mfa("confirm_enrolment", owner.code())
+    assert thief.page() == "-> login"
 
 
 @pytest.mark.control("MFA-09")
@@ -292,6 +323,34 @@ def test_another_host_and_large_bodies_are_refused(member, stranger):
     assert stranger.post("login", username="x" * 12000, password="x" * 2000).status == 403
     for method in ("PUT", "DELETE", "OPTIONS", "PATCH"):
         assert stranger.ask("login", method).status == 405
+
+
+@pytest.mark.control("MFA-08")
+def test_a_reset_link_is_good_once(member, host, stranger):
+    said = host.check_output("prosodyctl shell invite create_reset %s@%s", member.username, SITE)
+    path = re.search(r"/account/(invitation/\S+)", said)[1]
+    stranger.page(path)
+    stranger.post(path, password="otter brick violin", repetition="otter brick violin")
+    assert stranger.ask(path).status == 404
+    stranger.post(path, password="mallory was here", repetition="mallory was here")
+    assert stranger.log_in(member.username, "otter brick violin").headers["location"] == "/account/code"
+
+
+@pytest.mark.control("MFA-10")
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//account/login",
+        "/%61ccount/login",
+        "/account/%6cogin",
+        "/http-bind/../account/login",
+        "/http-bind/%2e%2e/account/login",
+        "/account/x%2f..%2flogin",
+        "/account/login;x=1",
+    ],
+)
+def test_a_path_that_two_programs_read_differently_is_no_path(target, path):
+    assert web.request(*target.at(443), SITE, path, ca_file=target.ca_file).status == 404
 
 
 @pytest.mark.control("AUTH-04")

@@ -133,7 +133,7 @@ function lib.new(store, vault, host)
 		return record;
 	end
 
-	-- The keys of an account's devices, ready to compare: a list of { id, expires, stored_key, server_key }, and of
+	-- The keys of an account's devices, ready to compare: a list of { id, stored_key, server_key }, and of
 	-- { stored_key, is_stale = true } for those revoked.
 	function records.device_keys(record)
 		local keys = device_keys[record];
@@ -141,7 +141,7 @@ function lib.new(store, vault, host)
 			keys = {};
 			for id, device in pairs(record.devices) do
 				table.insert(keys, {
-					id = id, expires = device.expires;
+					id = id;
 					stored_key = hex.decode(device.stored_key), server_key = hex.decode(device.server_key);
 				});
 			end

@@ -44,7 +44,7 @@ local function keys_of(username, account)
 	local primary = {
 		stored_key = account.stored_key and hex.decode(account.stored_key);
 		server_key = account.server_key and hex.decode(account.server_key);
-		is_primary = true, is_stale = (account.mfa or {}).enrolled;
+		is_stale = (account.mfa or {}).enrolled;
 	};
 	if not primary.is_stale then
 		return {}, primary, account.salt, account.iteration_count;
@@ -75,11 +75,9 @@ local function matching_key(keys, primary, message, proof)
 	return found;
 end
 
+-- The keys are those of when the exchange began: what has been taken away since opens nothing.
 local function opens(key, handler)
-	if key.is_stale or key.expires and key.expires <= os.time() then
-		return false;
-	end
-	return not key.is_primary or mfa.may_log_in(handler.username, handler.mfa_account);
+	return not key.is_stale and mfa.may_log_in(handler.username, key.id);
 end
 
 -- Gives the exchange the keys that the proof in the client's final message was made with.
@@ -132,7 +130,7 @@ function provider.get_sasl_handler()
 			if not account or not account.salt then return; end
 			local keys, primary, salt, iteration_count = keys_of(username, account);
 			if not account.disabled then
-				handler.mfa_account, handler.mfa_keys, handler.mfa_primary = account, keys, primary;
+				handler.mfa_keys, handler.mfa_primary = keys, primary;
 			end
 			-- Keys that nothing matches: the right ones follow with the proof.
 			return random_bytes(key_length), random_bytes(key_length), iteration_count, salt, true;
@@ -145,8 +143,8 @@ function provider.test_password(username, password)
 	local account = mfa.read_account(username);
 	if not mfa.is_available() then
 		return nil, "There is no master key.";
-	elseif account and ((account.mfa or {}).enrolled or not mfa.may_log_in(username, account)) then
-		return nil, "The account takes a second factor.";
+	elseif account and not mfa.may_log_in(username) then
+		return nil, "The account takes a second factor, or is disabled.";
 	end
 	return base.test_password(username, password);
 end

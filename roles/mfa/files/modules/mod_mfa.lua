@@ -21,6 +21,7 @@
 --   mfa_issuer                    string, default the host: the name that authenticator apps show
 --   mfa_common_passwords_file     path: passwords that are not taken, one on each line
 --   password_policy               its `length`, default 12: the shortest password
+-- Fires: second-factor-changed { username }, when an account has another authenticator app, or none any more.
 -- Events: authentication-success, sasl2/c2s/success, stream resumption (XEP-0198), store-opened, user-deleted,
 -- the jabber:iq:register requests.
 -- Source: RFC 6238, RFC 4226, NIST SP 800-63B sections 3.1.3 to 3.1.5, OWASP ASVS 5.0 6.3 to 6.6.
@@ -478,9 +479,9 @@ function exports.login_keys(username, account)
 	end
 end
 
--- Whether an account that is not enrolled may chat.
-function exports.may_log_in(username, account)
-	return not is_gated(username, account);
+-- Whether an account may be opened now: by one of its devices, or without one by its primary password.
+function exports.may_log_in(username, device)
+	return may_be_open(username, device);
 end
 
 -- What others may call
@@ -647,6 +648,7 @@ function exports.confirm_enrolment(username, code)
 		return nil, "internal-server-error", problem;
 	end
 	record_event("enrolled", username);
+	module:fire_event("second-factor-changed", { username = username });
 	review(username);
 	return recovery;
 end
@@ -840,6 +842,7 @@ function exports.reset(username, actor)
 		return nil, "internal-server-error", problem;
 	end
 	record_event("reset", username, { actor = actor });
+	module:fire_event("second-factor-changed", { username = username });
 	review(username);
 	return true;
 end

@@ -10,7 +10,7 @@
 --   mfa_page_session_lifetime  period, default "1 hour": and then in any case
 --   mfa_sudo_time              period, default "10 minutes": how long a code counts as fresh
 -- Events: invite-created (its landing page becomes ours), user-registering, user-registered, user-password-reset,
---   user-password-changed, user-disabled, user-deleted (the account's sessions end).
+--   user-password-changed, user-disabled, user-deleted, second-factor-changed (the account's sessions end).
 -- Source: OWASP ASVS 5.0 V3 (browsers), V7 (sessions); WCAG 2.2.
 
 local formdecode = require "prosody.util.http".formdecode;
@@ -370,7 +370,6 @@ local function confirm_enrolment(visit)
 		return show_enrolment(visit, "This code is wrong. Check your phone's clock, and give the code that it shows now.");
 	end
 	session.enrolment, session.proven = nil, true;
-	sessions.finish_all(session.username, session);
 	step_up(visit);
 	return show_once(visit, "recovery-codes", { codes = codes, first = is_first });
 end
@@ -468,6 +467,10 @@ for _, event in ipairs { "user-password-changed", "user-disabled", "user-deleted
 		end
 	end);
 end
+
+module:hook("second-factor-changed", function(event)
+	sessions.finish_all(event.username);
+end);
 
 -- Routes
 
