@@ -6,6 +6,7 @@ import datetime
 import errno
 import importlib.util
 import json
+import time
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -275,6 +276,80 @@ def test_the_contact_is_told_to_the_ca_when_it_changes_and_only_then(program, mo
     account = "https://ca.example/account/2"
     assert program.tell_contact({**SETTINGS, "contact": "c@example.org"}) == ""
     assert len(told) == 1, "another account was made with it"
+
+
+@pytest.mark.parametrize(("refusals", "good"), [(0, True), (9, True), (10, False)])
+def test_a_refused_nonce_is_no_reason_to_give_up(program, monkeypatch, refusals, good):
+    refused = SimpleNamespace(returncode=1, stdout="", stderr="The client sent an unacceptable anti-replay nonce\n")
+    answers = [refused] * refusals + [SimpleNamespace(returncode=0, stdout="", stderr="")]
+    monkeypatch.setattr(program, "run", lambda *_, **__: answers.pop(0))
+    if good:
+        program.certbot("certonly")
+        assert answers == []
+    else:
+        with pytest.raises(program.Trouble, match="anti-replay nonce"):
+            program.certbot("certonly")
+
+
+def test_any_other_refusal_is_not_tried_again_at_once(program, monkeypatch):
+    answers = [SimpleNamespace(returncode=1, stdout="", stderr="too many certificates already issued\n")]
+    monkeypatch.setattr(program, "run", lambda *_, **__: answers.pop(0))
+    with pytest.raises(program.Trouble, match="too many certificates"):
+        program.certbot("certonly")
+
+
+def test_a_program_that_does_not_end_is_ended_with_what_it_has_started(program, monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "PATIENCE", 0.5)
+    child = tmp_path / "child"
+    began = time.monotonic()
+    with pytest.raises(program.Trouble, match="sh had not ended after"):
+        program.run("sh", "-c", f"sleep 60 & echo $! > {child}; wait")
+    assert time.monotonic() - began < 30
+    state = Path(f"/proc/{child.read_text().strip()}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+ACCOUNT = "https://ca.example/account/1"
+
+
+@pytest.mark.parametrize(
+    ("records", "allowed"),
+    [
+        ([], True),
+        (["0 issue ca.example"], True),
+        (["0 issue other.example"], False),
+        (["0 issue other.example", "0 issue ca.example"], True),
+        (["0 issue ;"], False),
+        (["0 ISSUE ca.example"], True),
+        (["0 issuewild ;"], True),
+        ([f"0 issue ca.example; accounturi={ACCOUNT}"], True),
+        (["0 issue ca.example; accounturi=https://ca.example/account/2"], False),
+        (["0 issue ca.example; validationmethods=dns-01"], False),
+        (["0 issue ca.example; validationmethods=dns-01,http-01"], True),
+        (["0 iodef mailto:a@example.org"], True),
+        (["128 iodef mailto:a@example.org"], True),
+        (["128 tomorrow x"], False),
+        (["0 tomorrow x"], True),
+    ],
+)
+def test_the_caa_records_are_read_as_the_ca_reads_them(program, monkeypatch, records, allowed):
+    found = [
+        SimpleNamespace(flags=int(flags), tag=tag.encode(), value=value.encode())
+        for flags, tag, value in (record.split(" ", 2) for record in records)
+    ]
+    monkeypatch.setattr(program, "caa_records", lambda _name: found)
+    assert program.allowed_by_caa("example.org", ["ca.example"], ACCOUNT, "http-01") is allowed
+
+
+@pytest.mark.parametrize(
+    ("records", "allowed"),
+    [([b"ca.example"], True), ([b";"], False), ([b"other.example"], False)],
+)
+def test_a_wildcard_has_caa_records_of_its_own(program, monkeypatch, records, allowed):
+    found = [SimpleNamespace(flags=0, tag=b"issue", value=b"ca.example")]
+    found += [SimpleNamespace(flags=0, tag=b"issuewild", value=value) for value in records]
+    monkeypatch.setattr(program, "caa_records", lambda _name: found)
+    assert program.allowed_by_caa("*.example.org", ["ca.example"], ACCOUNT, "dns-01") is allowed
 
 
 def test_the_metrics_tell_the_ends_and_the_failures(program, use):

@@ -32,14 +32,13 @@ PORTS = (xmpp.C2S, xmpp.C2S_DIRECT, xmpp.S2S, xmpp.S2S_DIRECT, HTTPS)
 Run = Callable[..., subprocess.CompletedProcess]
 
 
-@pytest.fixture(scope="module")
-def deploy(pytestconfig: pytest.Config) -> Run:
-    """A function that runs playbooks/site.yml with the extra variables given to it, and returns what became of it."""
+def playing(playbook: str, inventory: str) -> Run:
+    """A function that runs a playbook with the extra variables given to it, and returns what became of it."""
 
     def run(**variables: object) -> subprocess.CompletedProcess:
-        playbook = [str(Path(sys.executable).with_name("ansible-playbook")), "playbooks/site.yml"]
+        command = [str(Path(sys.executable).with_name("ansible-playbook")), playbook]
         return subprocess.run(
-            [*playbook, "-i", pytestconfig.getoption("ansible_inventory"), "-e", json.dumps(variables)],
+            [*command, "-i", inventory, "-e", json.dumps(variables)],
             cwd=KIT,
             env={**os.environ, "ANSIBLE_CONFIG": str(KIT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
             capture_output=True,
@@ -49,6 +48,18 @@ def deploy(pytestconfig: pytest.Config) -> Run:
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def deploy(pytestconfig: pytest.Config) -> Run:
+    """A function that deploys the site with other variables."""
+    return playing("playbooks/site.yml", pytestconfig.getoption("ansible_inventory"))
+
+
+@pytest.fixture(scope="module")
+def deploy_certificates(pytestconfig: pytest.Config) -> Run:
+    """A function that deploys, with other variables, what of the site concerns the certificates alone."""
+    return playing("molecule/certificates/certificates.yml", pytestconfig.getoption("ansible_inventory"))
 
 
 @pytest.fixture

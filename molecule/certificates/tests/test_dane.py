@@ -90,12 +90,12 @@ def sampled(name_server, target):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def with_dane(deploy):
+def with_dane(deploy_certificates):
     """DANE is on; at the end it is off again."""
-    outcome = deploy(certificates_dane_enabled=True, certificates_dane_ttl=TTL)
+    outcome = deploy_certificates(certificates_dane_enabled=True, certificates_dane_ttl=TTL)
     assert outcome.returncode == 0, outcome.stdout
     yield
-    outcome = deploy()
+    outcome = deploy_certificates()
     assert outcome.returncode == 0, outcome.stdout
 
 

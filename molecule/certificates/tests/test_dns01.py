@@ -31,17 +31,17 @@ def names_of(certificate: x509.Certificate) -> set[str]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def as_it_was(deploy):
+def as_it_was(deploy_certificates):
     """At the end the server proves its names by HTTP-01 again."""
     yield
-    outcome = deploy()
+    outcome = deploy_certificates()
     assert outcome.returncode == 0, outcome.stdout
 
 
 @pytest.fixture(scope="module")
-def by_update(deploy):
+def by_update(deploy_certificates):
     """The server deployed with DNS-01 by dynamic update."""
-    outcome = deploy(certificates_acme_challenge="rfc2136")
+    outcome = deploy_certificates(certificates_acme_challenge="rfc2136")
     assert outcome.returncode == 0, outcome.stdout
 
 
@@ -103,8 +103,8 @@ def test_the_key_of_the_zone_is_root_s_and_was_not_logged(host, evidence):
 
 
 @pytest.mark.control("CERT-20")
-def test_a_wildcard_stands_for_the_names_below(deploy, served, evidence):
-    outcome = deploy(certificates_acme_challenge="rfc2136", certificates_acme_wildcard_enabled=True)
+def test_a_wildcard_stands_for_the_names_below(deploy_certificates, served, evidence):
+    outcome = deploy_certificates(certificates_acme_challenge="rfc2136", certificates_acme_wildcard_enabled=True)
     assert outcome.returncode == 0, outcome.stdout
     assert names_of(served(SECOND)) == {SECOND, f"*.{SECOND}"}
     evidence(f"{', '.join(sorted(names_of(served(SECOND))))} on every port")
@@ -124,7 +124,7 @@ lego --path /root/lego --accept-tos --email admin@one.example --server {director
 
 @pytest.mark.control("CERT-20")
 @pytest.mark.usefixtures("without_a_web_server")
-def test_what_lego_orders_can_be_brought(deploy, target, served, name_server, tmp_path, evidence):
+def test_what_lego_orders_can_be_brought(deploy_certificates, target, served, name_server, tmp_path, evidence):
     variables = target.variables
     brought = {}
     with name_server.sudo():
@@ -140,7 +140,7 @@ def test_what_lego_orders_can_be_brought(deploy, target, served, name_server, tm
             for file in files.values():
                 file.write_text(name_server.check_output("cat /root/lego/certificates/%s", file.name))
             brought[host.domain] = {kind: str(file) for kind, file in files.items()}
-    outcome = deploy(certificates_provider="provided", certificates_provided=brought)
+    outcome = deploy_certificates(certificates_provider="provided", certificates_provided=brought)
     assert outcome.returncode == 0, outcome.stdout
     for host in target.hosts:
         pem = (tmp_path / f"{host.domain}.crt").read_bytes()
@@ -151,12 +151,12 @@ def test_what_lego_orders_can_be_brought(deploy, target, served, name_server, tm
 @pytest.mark.control("CERT-20")
 @pytest.mark.usefixtures("without_a_web_server")
 def test_the_operator_s_hooks_write_the_challenge_and_take_it_away(
-    host, deploy, order, served, name_server, tmp_path, evidence
+    host, deploy_certificates, order, served, name_server, tmp_path, evidence
 ):
     for name, what in (("auth", "add"), ("cleanup", "delete")):
         (tmp_path / name).write_text(HOOK.replace("WHAT", what))
     before = served(SECOND)
-    outcome = deploy(
+    outcome = deploy_certificates(
         certificates_acme_challenge="hook",
         certificates_acme_auth_hook=str(tmp_path / "auth"),
         certificates_acme_cleanup_hook=str(tmp_path / "cleanup"),

@@ -42,6 +42,40 @@ def full(host):
     return fill
 
 
+@pytest.fixture
+def ca_unasked(name_server):
+    """A function during which the CA must not be asked for a certificate."""
+
+    @contextlib.contextmanager
+    def watch() -> Iterator[None]:
+        since = name_server.check_output("date +%s")
+        yield
+        with name_server.sudo():
+            assert "order" not in name_server.check_output("journalctl -u pebble@lasting -o cat --since=@%s", since)
+
+    return watch
+
+
+@pytest.fixture
+def deaf(host):
+    """A function during which a service's reload says that it went well, and does nothing."""
+
+    @contextlib.contextmanager
+    def plug(service: str) -> Iterator[None]:
+        drop_in = f"/run/systemd/system/{service}.service.d/test.conf"
+        with host.sudo():
+            host.check_output(f"mkdir -p $(dirname {drop_in})")
+            host.check_output(f"printf '[Service]\\nExecReload=\\nExecReload=/bin/true\\n' > {drop_in}")
+            host.check_output("systemctl daemon-reload")
+        try:
+            yield
+        finally:
+            with host.sudo():
+                host.check_output(f"rm {drop_in} && systemctl daemon-reload")
+
+    return plug
+
+
 @pytest.mark.control("CERT-12")
 def test_the_ca_is_down(order, served, told, without_ca, evidence):
     before = served(FIRST)
@@ -88,32 +122,62 @@ def test_one_challenge_fails_and_the_other_domain_is_renewed(order, served, told
     ids=["no address", "CAA of another CA"],
 )
 def test_the_ca_is_not_asked_for_what_it_must_refuse(
-    kind, content, words, order, served, told, zone, name_server, evidence
+    kind, content, words, order, served, told, zone, ca_unasked, evidence
 ):
     before = served(SECOND)
     name = f"rooms.{SECOND}" if kind == "A" else SECOND
-    since = name_server.check_output("date +%s")
-    with zone(name, kind, content), zone(name, "AAAA") if kind == "A" else contextlib.nullcontext():
+    with ca_unasked(), zone(name, kind, content), zone(name, "AAAA") if kind == "A" else contextlib.nullcontext():
         assert order("--renew", SECOND).rc == 1
         evidence(told(SECOND, words))
+    assert served(SECOND) == before
+
+
+@pytest.mark.control("CERT-13")
+def test_a_name_that_leads_to_another_web_server_is_found(order, served, told, zone, name_server, ca_unasked, evidence):
+    before = served(SECOND)
+    name = f"rooms.{SECOND}"
+    elsewhere = name_server.check_output("dig +short @127.0.0.1 ns.example A").strip()
     with name_server.sudo():
-        assert "order" not in name_server.check_output("journalctl -u pebble@lasting -o cat --since=@%s", since)
+        name_server.check_output("systemd-run --unit=another-server python3 -m http.server 80")
+    try:
+        with ca_unasked(), zone(name, "A", elsewhere), zone(name, "AAAA"):
+            assert order("--renew", SECOND).rc == 1
+            evidence(told(SECOND, f"{name} leads to {elsewhere}, where another server answers"))
+    finally:
+        with name_server.sudo():
+            name_server.check_output("systemctl stop another-server")
     assert served(SECOND) == before
 
 
 @pytest.mark.control("CERT-13")
 @pytest.mark.parametrize("shift", ["+20d", "-20d"])
-def test_the_clock_is_wrong(shift, order, served, faketime, name_server, evidence):
+def test_the_clock_is_wrong(shift, order, served, faketime, ca_unasked, evidence):
     before = served(FIRST)
-    since = name_server.check_output("date +%s")
-    result = order("--renew", FIRST, prefix=faketime(shift))
+    with ca_unasked():
+        result = order("--renew", FIRST, prefix=faketime(shift))
     assert result.rc == 1
     assert "this host's clock says" in result.stderr
     assert served(FIRST) == before
-    with name_server.sudo():
-        assert "order" not in name_server.check_output("journalctl -u pebble@lasting -o cat --since=@%s", since)
     assert order("--renew", FIRST).rc == 0, "the clock is right again"
     evidence(result.stderr.splitlines()[0])
+
+
+@pytest.mark.control("CERT-02")
+@pytest.mark.control("CERT-07")
+@pytest.mark.parametrize(
+    ("service", "words"),
+    [("prosody", "presents another certificate"), ("nginx", "nginx does not serve")],
+)
+def test_a_service_that_goes_on_with_the_old_one_is_found_out(service, words, order, served, told, deaf, evidence):
+    """Renewed on disk and never served: the reload says that it went well."""
+    before = served(FIRST)
+    with deaf(service):
+        assert order("--renew", FIRST).rc == 1
+        assert served(FIRST) == before
+        told(FIRST, words)
+    assert order("--now", FIRST).rc == 0
+    assert served(FIRST) != before
+    evidence(f"{service} that does not reload: found out by its ports, and the pair before it put back")
 
 
 @pytest.mark.control("CERT-07")
