@@ -9,13 +9,13 @@ import re
 import select
 import time
 import uuid
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from verification.probes import client, forgery, http, xmpp
+from verification.probes.services import FORM, MUC, invite, join, slot
 from verification.probes.tls import Channel, Offer, Refused
 from verification.probes.xmpp import NS, AuthenticationFailed, Scram, StanzaError, Stream, StreamEnded
 from verification.targets import Target
@@ -23,9 +23,7 @@ from verification.targets import Target
 PEER = "peer.example"
 NOBODY = "portcullis-nobody"
 FORWARDED = "{urn:xmpp:forward:0}forwarded"
-MUC = "http://jabber.org/protocol/muc"
 PUBSUB = "http://jabber.org/protocol/pubsub"
-FORM = "<x xmlns='jabber:x:data' type='submit'>"
 NOT_FOR_YOU = {"forbidden", "not-allowed", "item-not-found", "service-unavailable", "feature-not-implemented"}
 SLOWEST_RATE = 3000  # bytes a second that a server reads: what ejabberd's configuration begins with
 RATED_SECONDS = 4  # how long a client takes to send what the rate test sends
@@ -487,20 +485,6 @@ def room(login, target):
     owner.iq("set", f"<query xmlns='{MUC}#owner'><destroy/></query>", to=address)
 
 
-def join(member: xmpp.Client, room: str, nick: str) -> None:
-    """Enter a room and wait until the room agrees."""
-    member.send(f"<presence to='{room}/{nick}'><x xmlns='{MUC}'/></presence>")
-    answer = member.wait("presence", from_=f"{room}/{nick}")
-    if answer.get("type") == "error":
-        raise StanzaError(answer)
-
-
-def invite(owner: xmpp.Client, room: str, jid: str) -> None:
-    """Make somebody a member."""
-    item = f"<item affiliation='member' jid='{jid}'/>"
-    owner.iq("set", f"<query xmlns='{MUC}#admin'>{item}</query>", to=room)
-
-
 @pytest.mark.control("MUC-01")
 @pytest.mark.control("CHAT-12")
 def test_group_chat_with_history(room, login, marker, evidence):
@@ -547,26 +531,6 @@ def upload(target) -> str:
     if not service:
         pytest.skip("there is no upload service")
     return service
-
-
-@dataclass
-class Slot:
-    """A place to upload to (XEP-0363): the addresses to PUT and GET, and the headers of the PUT."""
-
-    put: str
-    get: str
-    headers: dict[str, str]
-
-
-def slot(account: xmpp.Client, upload: str, name: str, size: int) -> Slot:
-    """Ask for a slot. Raises StanzaError."""
-    request = f"<request xmlns='urn:xmpp:http:upload:0' filename='{name}' size='{size}' content-type='text/plain'/>"
-    answer = account.iq("get", request, to=upload)
-    put, get = (answer.find(f".//{{urn:xmpp:http:upload:0}}{verb}") for verb in ("put", "get"))
-    assert put is not None, "the slot has no address to upload to"
-    assert get is not None, "the slot has no address to download from"
-    headers = {header.get("name", ""): header.text or "" for header in put}
-    return Slot(put.get("url", ""), get.get("url", ""), {**headers, "Content-Type": "text/plain"})
 
 
 def transfer(target: Target, method: str, url: str, headers=None, body=None) -> http.Response:

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import quoteattr
@@ -102,9 +103,12 @@ class WebSocketStream(Stream):
 class BoshStream(Stream):
     """One XMPP stream over BOSH, one request at a time."""
 
-    def __init__(self, address: str, port: int, name: str, domain: str, ca_file: Path) -> None:
-        """Speak to `address` as host `name`, verified, for the XMPP `domain`."""
+    def __init__(
+        self, address: str, port: int, name: str, domain: str, ca_file: Path, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Speak to `address` as host `name`, verified, for the XMPP `domain`; `headers` go with each request."""
         self.domain = domain
+        self._headers = {**(headers or {}), "Content-Type": "text/xml; charset=utf-8"}
         self._post = (address, port, name, ca_file)
         self._rid = secrets.randbelow(2**30)
         self._sid = ""
@@ -151,7 +155,7 @@ class BoshStream(Stream):
             method="POST",
             body=body.encode(),
             ca_file=ca_file,
-            headers={"Content-Type": "text/xml; charset=utf-8"},
+            headers=self._headers,
         )
         if answer.status != 200:
             raise StreamEnded(f"HTTP {answer.status}")
