@@ -33,7 +33,7 @@ def connect(victim: Victim) -> Channel:
 
 
 def said(channel: Channel, request: bytes, patience: float = 10) -> str:
-    """The first line of the answer to a request; "closed" where there is none."""
+    """The first line of the answer to a request; "closed" or "silence" where there is none."""
     answer = b""
     with contextlib.suppress(OSError, Refused):
         channel.send(request)
@@ -44,6 +44,8 @@ def said(channel: Channel, request: bytes, patience: float = 10) -> str:
             answer += data
     except Refused:
         return "closed"
+    except TimeoutError:
+        return "silence"
     return answer.partition(b"\r\n")[0].decode(errors="replace").partition(" ")[2]
 
 
@@ -156,7 +158,9 @@ def forged_address(victim: Victim) -> str:
         stream.close()
     told = victim.journal(began)
     seen = re.findall(rf"failed login as {name}.* from IP: (\S+)$", told, re.MULTILINE)
-    return judge(liar not in told, "logged with its own address" if own(victim, seen) else "not logged")
+    if liar in told:
+        raise Succeeded(f"taken for {liar}")
+    return "logged with its own address" if own(victim, seen) else "not logged"
 
 
 def own(victim: Victim, addresses: list[str]) -> bool:
