@@ -8,11 +8,16 @@ import math
 import statistics
 from datetime import datetime, timezone
 from itertools import groupby, zip_longest
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cli.benchmarks import PARTS, Figure, spread
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Entry = dict[str, Any]  # a figure, or a side of it, as bench.json has it
 COLUMNS = 3  # more sides than that are shown in rows
 
 
@@ -21,9 +26,9 @@ def title(part: str) -> str:
     return (importlib.import_module(f"cli.benchmarks.{part}").__doc__ or part).partition("\n")[0].rstrip(".")
 
 
-def groups(figures: list[Figure]) -> list[list[Figure]]:
-    """The figures, those of the same values together."""
-    return [list(group) for _, group in groupby(figures, lambda figure: (figure.label, figure.unit, figure.sides))]
+def groups(entries: list[Entry]) -> list[list[Entry]]:
+    """The figures as bench.json has them, those of the same values together."""
+    return [list(group) for _, group in groupby(entries, itemgetter("label", "unit", "sides"))]
 
 
 def show(figures: list[Figure]) -> None:
@@ -32,39 +37,39 @@ def show(figures: list[Figure]) -> None:
 
     console = terminal.console()
     console.print()
-    for sides, members in groupby(groups(figures), lambda group: tuple(group[0].sides)):
+    found = groups([entry(figure) for figure in figures])
+    for sides, members in groupby(found, lambda group: tuple(group[0]["sides"])):
         for each in [list(members)] if len(sides) <= COLUMNS else [[group] for group in members]:
             console.print(table(each))
 
 
-def table(members: list[list[Figure]]) -> Any:
+def table(members: list[list[Entry]]) -> Table:
     """A table of figures with the same sides: a column a side, or a row a side where there are many."""
     from rich import box  # noqa: PLC0415 - see cli/__init__.py
     from rich.table import Table  # noqa: PLC0415 - see cli/__init__.py
 
     first = members[0][0]
-    wide = len(first.sides) <= COLUMNS
+    wide = len(first["sides"]) <= COLUMNS
     result = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="bold")
-    result.add_column("" if wide else f"{first.label}, {first.unit}", min_width=20)
-    for heading in [*(first.sides if wide else ["median"]), "ratio", "target"]:
+    result.add_column("" if wide else f"{first['label']}, {first['unit']}", min_width=20)
+    for heading in [*(first["sides"] if wide else ["median"]), "ratio", "target"]:
         result.add_column(heading, justify="right", no_wrap=True)
     for group in members:
-        figure = group[0]
-        values = [value(rounds) for rounds in figure.sides.values()]
+        values = {name: value(side) for name, side in group[0]["sides"].items()}
         rows = (
-            [[f"{figure.label}, {figure.unit}", *values]] if wide else [list(row) for row in zip(figure.sides, values)]
+            [[f"{group[0]['label']}, {group[0]['unit']}", *values.values()]] if wide else [*map(list, values.items())]
         )
-        ratios = [ratio(each) for each in group if each.ratio is not None]
+        ratios = [ratio(each) for each in group if each["ratio"] is not None]
         blank = [""] * len(rows[0])
         for row, cells in zip_longest(rows, ratios):
             result.add_row(*(row or blank), *(cells or ("", "")))
     return result
 
 
-def value(rounds: list[float]) -> str:
+def value(side: Entry) -> str:
     """Such as "2.71 ±0.04"."""
-    around = f" [dim]±{significant(spread(rounds), 2)}[/]" if len(rounds) > 1 else ""
-    return significant(statistics.median(rounds)) + around
+    around = f" [dim]±{significant(side['spread'], 2)}[/]" if len(side["rounds"]) > 1 else ""
+    return significant(side["median"]) + around
 
 
 def significant(number: float, digits: int = 3) -> str:
@@ -74,13 +79,13 @@ def significant(number: float, digits: int = 3) -> str:
     return f"{number:.{max(0, digits - 1 - math.floor(math.log10(abs(number))))}f}"
 
 
-def ratio(figure: Figure) -> tuple[str, str]:
+def ratio(figure: Entry) -> tuple[str, str]:
     """The cells of the ratio and of its target."""
-    of = f" of {figure.base}" if figure.base else ""
-    if figure.target is None:
-        return f"{figure.ratio:.2f}{of}", ""
-    style, mark = ("green", "✓") if figure.met else ("bold red", "✗")
-    return f"[{style}]{figure.ratio:.2f}{of}[/]", f"[{style}]≤ {figure.target:g} {mark}[/]"
+    told = f"{figure['ratio']:.2f}" + (f" of {figure['over']}" if figure["over"] else "")
+    if figure["target"] is None:
+        return told, ""
+    style, mark = ("green", "✓") if figure["met"] else ("bold red", "✗")
+    return f"[{style}]{told}[/]", f"[{style}]≤ {figure['target']:g} {mark}[/]"
 
 
 def write(part: str, figures: list[Figure], path: Path) -> None:
@@ -104,12 +109,13 @@ def write(part: str, figures: list[Figure], path: Path) -> None:
     path.with_suffix(".html").write_text(page(parts), "utf-8")
 
 
-def entry(figure: Figure) -> dict[str, Any]:
+def entry(figure: Figure) -> Entry:
     """A figure as bench.json has it."""
     return {
         "key": figure.key,
         "label": figure.label,
         "unit": figure.unit,
+        "over": figure.base,
         "ratio": None if figure.ratio is None else round(figure.ratio, 3),
         "target": figure.target,
         "met": figure.met,
@@ -132,20 +138,8 @@ def page(parts: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"significant": significant, "date": datetime.fromisoformat, "base": base, "plots": plots}
+    environment.filters |= {"significant": significant, "date": datetime.fromisoformat, "groups": groups}
     promised = [figure for each in parts.values() for figure in each["figures"] if figure["target"] is not None]
     return environment.get_template("page.html.j2").render(
         parts=parts, promised=promised, missed=[figure for figure in promised if not figure["met"]]
     )
-
-
-def base(figure: dict[str, Any]) -> str:
-    """What the ratio of an entry is over."""
-    return figure["key"].partition("_over_")[2].partition(".")[0].replace("_", " ")
-
-
-def plots(figures: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The entries of a part, those of the same values together."""
-    return [
-        list(group) for _, group in groupby(figures, lambda figure: (figure["label"], figure["unit"], figure["sides"]))
-    ]

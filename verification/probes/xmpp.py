@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import hmac
 import secrets
@@ -241,6 +242,12 @@ def namespace_of(standard_port: int) -> str:
     return SERVER if standard_port in (S2S, S2S_DIRECT) else CLIENT
 
 
+@functools.lru_cache(maxsize=1024)
+def salted_password(digest: str, password: str, salt: str, iterations: int) -> bytes:
+    """The key of the client's proofs, which clients keep (RFC 5802 section 5.1). The salt is base64."""
+    return hashlib.pbkdf2_hmac(digest, password.encode(), base64.b64decode(salt), iterations)
+
+
 @dataclass
 class Scram:
     """One SCRAM exchange, with every knob an attacker would turn.
@@ -273,9 +280,7 @@ class Scram:
         fields = dict(item.split("=", 1) for item in challenge.split(","))
         if not fields["r"].startswith(self._nonce):
             raise ValueError("the server answered with a nonce that is not ours")
-        salted = hashlib.pbkdf2_hmac(
-            self.digest, self.password.encode(), base64.b64decode(salt or fields["s"]), int(fields["i"])
-        )
+        salted = salted_password(self.digest, self.password, salt or fields["s"], int(fields["i"]))
         bound = base64.b64encode(f"{self.gs2},,".encode() + self.binding).decode()
         without_proof = f"c={bound},r={fields['r']}"
         message = f"{self._bare},{challenge},{without_proof}".encode()
