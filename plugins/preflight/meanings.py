@@ -151,7 +151,7 @@ def duration_or_never(value: Any) -> None:
 
 
 def rate(value: Any) -> None:
-    """Bytes a second as Prosody's mod_limits reads them; it falls back to a default on anything else."""
+    """Bytes a second as mod_byte_rate reads them; it does not load with anything else."""
     if not re.fullmatch(r"[1-9]\d* ?[kmg]?b/s", str(value), re.IGNORECASE):
         raise ValueError("a rate such as 50kb/s is wanted")
 

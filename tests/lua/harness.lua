@@ -142,6 +142,7 @@ local function new_handle(options)
 		if options[name] == nil then return default; end
 		return options[name];
 	end
+	module.get_option = option;
 	module.get_option_integer = option;
 	module.get_option_enum = option;
 	function module.get_option_period(_, name, default)
