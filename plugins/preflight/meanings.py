@@ -25,6 +25,7 @@ PLACEHOLDER = re.compile(
     r"|((your|my|super|top|the|a)[ _-]?)*(password|passphrase|secret|token|key)[ _-]?(here|1|123)?",
     re.IGNORECASE,
 )
+ENCRYPTION_POLICIES = ("off", "advise", "require")
 SECOND_FACTOR_POLICIES = ("off", "optional", "required")
 CONTACT_KINDS = ("abuse", "admin", "feedback", "sales", "security", "status", "support")
 
@@ -83,6 +84,14 @@ def domain_or_none(value: Any) -> None:
 def address(value: Any) -> None:
     """A bare JID."""
     xmpp.bare_jid(value)
+
+
+def domain_or_address(value: Any) -> None:
+    """A DNS name or a bare JID."""
+    if "@" in str(value):
+        xmpp.bare_jid(value)
+    else:
+        xmpp.domain_name(value)
 
 
 def distinct_hosts(value: Any) -> None:
@@ -320,13 +329,17 @@ def tsig_secret(value: Any) -> None:
         raise ValueError("a key in base64 is wanted, as tsig-keygen makes it")
 
 
-def second_factor_policies(value: Mapping[str, Any]) -> Iterator[Finding]:
-    """A policy of the second factor by domain."""
-    for name, policy in value.items():
-        for where, got, wanted in findings(domain, name):
-            yield f".{name}{where}", got, wanted
-        if policy not in SECOND_FACTOR_POLICIES:
-            yield f".{name}", policy, f"one of {', '.join(SECOND_FACTOR_POLICIES)} is wanted (off in quotes)"
+def policies(*choices: str) -> Meaning:
+    """One of the policies by domain."""
+
+    def check(value: Mapping[str, Any]) -> Iterator[Finding]:
+        for name, policy in value.items():
+            for where, got, wanted in findings(domain, name):
+                yield f".{name}{where}", got, wanted
+            if policy not in choices:
+                yield f".{name}", policy, f"one of {', '.join(choices)} is wanted (off in quotes)"
+
+    return check
 
 
 def label(value: Any) -> None:
@@ -409,7 +422,7 @@ MEANINGS: dict[str, Meaning] = {
     "host_update_origins": each(update_origin),
     "mfa_devices_max": between(1, 50, "devices"),
     "mfa_grace_period": duration,
-    "mfa_host_policies": second_factor_policies,
+    "mfa_host_policies": policies(*SECOND_FACTOR_POLICIES),
     "mfa_hosts": completed_hosts,
     "mfa_issuer": label,
     "mfa_password_only_hosts": each(domain),
@@ -419,6 +432,8 @@ MEANINGS: dict[str, Meaning] = {
     "prosody_c2s_rate": rate,
     "prosody_c2s_stanza_size": between(10_000, 10_000_000, "bytes (RFC 6120 section 13.12)"),
     "prosody_contacts": contacts,
+    "prosody_e2ee_exceptions": each(domain_or_address),
+    "prosody_e2ee_policies": policies(*ENCRYPTION_POLICIES),
     "prosody_extra_modules": each(module_name),
     "prosody_fragments": each(fragment),
     "prosody_hosts": completed_hosts,

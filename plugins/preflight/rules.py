@@ -120,6 +120,17 @@ def prosody_hosts_have_certificates(deployment: Deployment) -> Iterator[Problem]
     yield from _without_certificate(deployment, "prosody_hosts")
 
 
+@rule("prosody_e2ee_policies", "prosody_hosts")
+def encryption_policies_are_for_our_services(deployment: Deployment) -> Iterator[Problem]:
+    """Each policy of end-to-end encryption is for a virtual host or a room service of this server."""
+    hosts = deployment.values["prosody_hosts"]
+    served = [host[key] for host in hosts for key in ("domain", "muc") if host[key]]
+    for name in deployment.values["prosody_e2ee_policies"]:
+        if name not in served:
+            wanted = f"a virtual host or room service of this server is wanted: {', '.join(served)}"
+            yield problem("prosody_e2ee_policies", name, wanted)
+
+
 @rule("mfa_host_policies", "mfa_hosts")
 def second_factor_policies_are_for_our_hosts(deployment: Deployment) -> Iterator[Problem]:
     """Each policy of the second factor is for a virtual host of this server."""

@@ -3,6 +3,7 @@
 --
 -- A file of tests calls test(name, function), and in it load_module(name, options), which returns a handle:
 --   fire(event, data)   runs the handlers of an event by priority, as Prosody does; returns their result
+--   sent                the stanzas given to module:send, in order
 --   timers              the functions given to module:add_timer, in order
 --   log                 the lines that sessions made by new_session have logged
 --   unload()            what Prosody does when it unloads the module
@@ -21,6 +22,14 @@ function stanza(name, attr, ...)
 	return setmetatable({ name = name, attr = attr or {}, children = { ... }, last = {} }, stanza_mt);
 end
 
+local function message_stanza(attr, body)
+	return stanza("message", attr, stanza("body", nil, body));
+end
+
+local function error_reply(to, kind, condition, text)
+	return { name = to.name, kind = kind, condition = condition, text = text };
+end
+
 local function current(self)
 	return self.last[#self.last] or self;
 end
@@ -29,6 +38,11 @@ function stanza_mt:tag(name, attr)
 	local child = stanza(name, attr);
 	table.insert(current(self).children, child);
 	table.insert(self.last, child);
+	return self;
+end
+
+function stanza_mt:add_child(child)
+	table.insert(current(self).children, child);
 	return self;
 end
 
@@ -42,10 +56,10 @@ function stanza_mt:text_tag(name, text)
 	return self;
 end
 
-function stanza_mt:childtags(name)
+function stanza_mt:childtags(name, xmlns)
 	return coroutine.wrap(function()
 		for _, child in ipairs(self.children) do
-			if type(child) == "table" and child.name == name then
+			if type(child) == "table" and (not name or child.name == name) and (not xmlns or child.attr.xmlns == xmlns) then
 				coroutine.yield(child);
 			end
 		end
@@ -53,9 +67,7 @@ function stanza_mt:childtags(name)
 end
 
 function stanza_mt:get_child(name, xmlns)
-	for child in self:childtags(name) do
-		if not xmlns or child.attr.xmlns == xmlns then return child; end
-	end
+	return self:childtags(name, xmlns)();
 end
 
 function stanza_mt:get_text()
@@ -113,6 +125,28 @@ local function new_cache()
 	return { get = function(_, key) return data[key]; end, set = function(_, key, value) data[key] = value; end };
 end
 
+local jid = {};
+function jid.split(address)
+	local node, host, resource = (address or ""):match("^([^@/]*@?)([^/]*)/?(.*)$");
+	node = node:match("^(.*)@$");
+	if not node then host = (address or ""):match("^[^/]*"); end
+	return node, host, resource ~= "" and resource or nil;
+end
+function jid.bare(address) return address and address:match("^[^/]*"); end
+function jid.node(address) return (jid.split(address)); end
+function jid.host(address) return (select(2, jid.split(address))); end
+
+local function new_set(list)
+	local items = {};
+	for _, item in ipairs(list or {}) do items[item] = true; end
+	return {
+		contains = function(_, item) return items[item] ~= nil; end;
+		add = function(_, item) items[item] = true; end;
+		remove = function(_, item) items[item] = nil; end;
+		empty = function() return next(items) == nil; end;
+	};
+end
+
 local function lower(text) return text:lower(); end
 local function same(text) return text; end
 
@@ -122,9 +156,11 @@ local libraries = {
 	hashes = { hmac_sha256 = pseudo_hash };
 	hex = hex;
 	ip = ip;
+	jid = jid;
 	random = { bytes = function(count) return ("r"):rep(count); end };
 	["sasl.scram"] = { hashers = { ["SHA-1"] = hash_password, ["SHA-256"] = hash_password } };
-	stanza = { stanza = stanza };
+	set = { new = new_set };
+	stanza = { stanza = stanza, message = message_stanza, error_reply = error_reply };
 	time = { monotonic = function() return clock; end };
 	uuid = { generate = function() return "00000000-0000-4000-8000-000000000000"; end };
 };
@@ -134,7 +170,7 @@ end
 
 local function new_handle(options)
 	local handlers = {};
-	local handle = { timers = {} };
+	local handle = { timers = {}, sent = {} };
 	local module = { host = "xmpp.example" };
 	handle.module = module;
 
@@ -150,6 +186,11 @@ local function new_handle(options)
 		local count, unit = tostring(value):match("^(%d+) (%a-)s?$");
 		return count and count * ({ second = 1, minute = 60 })[unit] or value;
 	end
+	function module.get_option_set(_, name, default)
+		return new_set(option(nil, name, default));
+	end
+	function module.get_host_type() return options.host_type or "local"; end
+	function module.send(_, sent) table.insert(handle.sent, sent); end
 	function module:set_global() self.host = "*"; end
 	function module.shared(_, path)
 		shared[path] = shared[path] or {};
@@ -220,7 +261,7 @@ end
 local failed = false;
 function test(name, run)
 	clock, stores, shared, hashed_passwords = 0, {}, {}, 0;
-	prosody = { hosts = { ["xmpp.example"] = { sessions = {}, users = {} } } };
+	prosody = { full_sessions = {}, hosts = { ["xmpp.example"] = { sessions = {}, users = {} } } };
 	local ok, problem = xpcall(run, debug.traceback);
 	failed = failed or not ok;
 	print(ok and "ok " .. name or ("not ok %s: %s"):format(name, problem:gsub("\n", "\n  ")));
