@@ -18,12 +18,15 @@ def play(name: str, inventory: Path) -> None:
     quiet([tool("ansible-playbook"), "-i", str(inventory), str(ROOT / "molecule" / "shared" / f"{name}.yml")])
 
 
-def quiet(command: list[str], accepted: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
-    """Run a command in the root of the kit without a word, unless it fails. Raises Failed with what it said."""
+def quiet(command: list[str], accepted: tuple[int, ...] = (0,), **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the root of the kit without a word, unless it fails. Raises Failed with what it said.
+
+    `changes` are variables of its environment.
+    """
     result = subprocess.run(
         command,
         cwd=ROOT,
-        env=environment(),
+        env=environment(**changes),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import re
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -14,6 +16,10 @@ from typing import Any, Callable, Iterator
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.template import generate_ansible_template_vars, trust_as_template
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from plugins import standing
 
 # What a value has to be: a test, and the words for it.
 Rule = tuple[Callable[[Any], bool], str]
@@ -94,6 +100,7 @@ SPECIFICATION: dict[str, dict[str, tuple[Rule, Any]]] = {
 CONFIRM = "confirm_seconds"
 UNDO_TIME = 30  # seconds that the host may need to undo what was not confirmed
 SOURCES = ("template", "content", "src", "link", "from")
+ENGINE = Path(__file__).resolve().parents[1] / "module_utils" / "file_transaction.py"
 
 
 def validated(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -171,9 +178,20 @@ class ActionModule(ActionBase):
         role = self._task._role
         plan["name"] = _slug(role.get_name() if role else "play")
         plan["manifest"] = _slug(f"{role.get_name()}: {self._task.name}") if role else ""
+        plan["engine"] = hashlib.sha256(ENGINE.read_bytes()).hexdigest()  # what another one found is no answer
+        text = json.dumps(plan).encode()
+        if standing.is_standing(task_vars.get("inventory_hostname", ""), plan["manifest"], text):
+            return {
+                "changed": False,
+                "changed_files": [],
+                "actions": [],
+                "skipped_checks": [],
+                "diff": [],
+                "backup": "",
+            }
         # One opaque string: the module declares it no_log, and Ansible then censors this string in the output,
         # not every word that happens to occur in a plan.
-        payload = base64.b64encode(zlib.compress(json.dumps(plan).encode())).decode()
+        payload = base64.b64encode(zlib.compress(text)).decode()
         result = self._send({"payload": payload}, task_vars)
         if result.pop("unconfirmed", False):
             result.update(self._confirmation({"payload": payload, "confirm": True}, plan[CONFIRM], task_vars))

@@ -33,7 +33,8 @@ options:
       C(refused), whether it stopped in the role preflight or found no host, before anything was changed,
       C(hosts), those it played on,
       C(changes), each changed task with its C(host), C(name), C(actions) and, with --diff, its C(diff),
-      and C(failures), each failed task with its C(host), C(name) and C(words). Secrets are in none of them.
+      C(failures), each failed task with its C(host), C(name) and C(words), and C(tasks), each task with its C(role),
+      C(name) and C(seconds). Secrets are in none of them.
     type: path
     env:
       - name: PORTCULLIS_OUTCOME
@@ -75,6 +76,7 @@ class CallbackModule(CallbackBase):
         self._refused = False
         self._changes: list[dict[str, Any]] = []
         self._failures: list[dict[str, str]] = []
+        self._tasks: list[dict[str, Any]] = []
 
     # What Ansible tells
 
@@ -165,7 +167,7 @@ class CallbackModule(CallbackBase):
         if outcome:
             changed = sum(summary["changed"] for summary in summaries.values())
             told = {"changed": changed, "refused": self._refused, "hosts": list(summaries)}
-            told |= {"changes": self._changes, "failures": self._failures}
+            told |= {"changes": self._changes, "failures": self._failures, "tasks": self._tasks}
             Path(outcome).write_text(json.dumps(told, default=str), encoding="utf-8")
 
     # What we make of it
@@ -173,13 +175,17 @@ class CallbackModule(CallbackBase):
     def _end_task(self) -> None:
         task, self._task = self._task, None
         self._transient("")
-        if not task or task.failed:
+        if not task:
+            return
+        seconds = time.monotonic() - task.began
+        self._tasks.append({"role": task.role, "name": task.name, "seconds": round(seconds, 3)})
+        if task.failed:
             return
         if task.changed:
             where = f" [{', '.join(task.changed)}]" if self._several_hosts else ""
-            self._line(task.name + where, time.monotonic() - task.began, constants.COLOR_CHANGED)
+            self._line(task.name + where, seconds, constants.COLOR_CHANGED)
         elif self._display.verbosity:
-            self._line(task.name, time.monotonic() - task.began, constants.COLOR_OK)
+            self._line(task.name, seconds, constants.COLOR_OK)
 
     def _end_role(self) -> None:
         if self._role and self._is_role and not self._role_spoke:

@@ -28,6 +28,7 @@ from typing import Any, Iterable, Iterator
 ABSENT, FILE, LINK, DIRECTORY, OTHER = "absent", "file", "link", "directory", "other"
 
 STATE_DIRECTORY = "/var/lib/portcullis"
+STANDING_DIRECTORY = f"{STATE_DIRECTORY}/standing"
 LOCK = "/run/portcullis.lock"
 UNIT_DIRECTORIES = ("/etc/systemd", "/usr/lib/systemd", "/lib/systemd", "/usr/local/lib/systemd")
 
@@ -321,15 +322,23 @@ class Transaction:
     """One call of install_files.
 
     `plan` is what the action plugin sends: name, manifest, files, directories, checks, commands, services,
-    confirm_seconds, all complete and validated. With `check` nothing on the host is written, and what a fresh host
-    still lacks is no failure.
+    confirm_seconds, all complete and validated, and `digest` what it calls this very plan. With `check` nothing on the
+    host is written, and what a fresh host still lacks is no failure.
 
     With `confirm_seconds` a change stands only once `confirm` was called, by a process that could still reach the
     host; otherwise a timer of systemd calls `undo`.
     """
 
-    def __init__(self, plan: dict[str, Any], host: Host | None = None, check: bool = False, diff: bool = False) -> None:
+    def __init__(
+        self,
+        plan: dict[str, Any],
+        host: Host | None = None,
+        check: bool = False,
+        diff: bool = False,
+        digest: str = "",
+    ) -> None:
         self.plan = plan
+        self.digest = digest
         self.host = host or Host()
         self.check = check
         self.diff = diff
@@ -361,6 +370,9 @@ class Transaction:
                 self.actions = [f"{verb} {name}" for name in todo for verb in todo[name]]
             elif touched or any(todo.values()):
                 self._change(changes, touched, units, todo)
+            unconfirmed = bool(changes and self.confirm_seconds and not self.check)
+            if not self.check and not unconfirmed:
+                self._seal()
         return {
             "changed": bool(touched or any(todo.values())),
             "changed_files": sorted(touched),
@@ -368,7 +380,7 @@ class Transaction:
             "skipped_checks": self.skipped,
             "diff": [part for change in changes for part in describe(change)] if self.diff else [],
             "backup": str(self._previous) if changes and not self.check else "",
-            "unconfirmed": bool(changes and self.confirm_seconds and not self.check),
+            "unconfirmed": unconfirmed,
         }
 
     def confirm(self) -> None:
@@ -381,6 +393,7 @@ class Transaction:
                     f"host has undone it (journalctl -u {self._undo_unit(self._pending)})."
                 )
             self._forget()
+            self._seal()
 
     def undo(self, verbs: dict[str, list[str]], pids: dict[str, str]) -> str:
         """Put everything back unless it was confirmed; return what could not be, one line or more.
@@ -513,6 +526,44 @@ class Transaction:
                 raise Failure(f"{path} shall have the {kind} {name}, which does not exist on the host.") from None
             self.unprepared.append(name)
             return -1
+
+    # --- what stands
+
+    def _seal(self) -> None:
+        """Write down that the host is as this plan wants it, and what that looks like: see `standing`."""
+        if not (self.digest and self.plan.get("manifest")):
+            return
+        files = [{key: entry[key] for key in entry.keys() - {"content"}} for entry in self.plan["files"]]
+        kept = {"plan": {**self.plan, "files": files, "checks": [], "commands": []}, "digest": self.digest}
+        text = json.dumps({**kept, "fingerprint": self.fingerprint()}).encode()
+        seal = State(FILE, text, 0o600, os.getuid(), os.getgid())
+        path = f"{STANDING_DIRECTORY}/{self.plan['manifest']}.json"
+        if self.tree.state(path) != seal:
+            Tree(self.host.root).put(path, seal)
+
+    def fingerprint(self) -> str:
+        """Return a digest of all that a plan without contents can look at. Raises Failure where `run` would."""
+        seen = hashlib.sha256()
+        for entry in self.plan["directories"]:
+            self._guard(entry["path"])
+            self._add(seen, entry, self.tree.state(entry["path"], follow=True))
+        for entry in self.plan["files"]:
+            self._guard(str(Path(entry["dest"]).parent))
+            self._add(seen, entry, self.tree.state(entry["dest"]))
+            if "from" in entry:
+                self._add(seen, {}, self.tree.state(entry["from"], follow=True))
+        self._add(seen, {}, self.tree.state(f"{STATE_DIRECTORY}/installed/{self.plan['manifest']}.json"))
+        return seen.hexdigest()
+
+    def _add(self, seen: Any, entry: dict[str, Any], state: State) -> None:
+        identities = [self._identity(kind, entry) for kind in ("owner", "group") if kind in entry]
+        text = [state.kind, state.mode, state.uid, state.gid, identities, len(state.content)]
+        seen.update(json.dumps(text).encode() + state.content)
+
+    def is_interrupted(self) -> bool:
+        """Whether a transaction on any of these paths has not ended."""
+        markers = self._pending.parent.glob("[!.]*")
+        return any(self.paths & set(json.loads(marker.read_text())) for marker in markers)
 
     # --- checks
 
@@ -744,6 +795,31 @@ class Transaction:
                     if len(line.strip()) >= SHORTEST_SECRET:
                         text = text.replace(line.strip(), "(hidden)")
         return text
+
+
+def standing(host: Host | None = None) -> dict[str, str]:
+    """Return the digest of each transaction of earlier runs that would find nothing to do, by its manifest's name.
+
+    Each path is read, and systemd asked for all services in one call: as `run` does, only for all plans at once.
+    """
+    host = host or Host()
+    seals: dict[str, dict[str, Any]] = {}
+    for path in sorted(Tree(host.root).at(STANDING_DIRECTORY).glob("[!.]*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            seals[path.stem] = json.loads(path.read_text())
+    try:
+        services = {service["name"] for seal in seals.values() for service in seal["plan"]["services"]}
+        units = host.services.survey(sorted(services))
+    except (Failure, LookupError, TypeError):
+        return {}
+    found = {}
+    for name, seal in seals.items():
+        with contextlib.suppress(Failure, OSError, LookupError, TypeError, ValueError):
+            transaction = Transaction(seal["plan"], host)
+            idle = not any(verbs(service, units[service["name"]], set()) for service in seal["plan"]["services"])
+            if idle and not transaction.is_interrupted() and transaction.fingerprint() == seal["fingerprint"]:
+                found[name] = seal["digest"]
+    return found
 
 
 class Backup:

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Gather the few facts that the roles need, in one quick trip."""
+"""Gather the few facts that the roles need, and which transactions stand, in one quick trip."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: debian_facts
-short_description: Distribution, service manager and installed packages of a host
+short_description: Distribution, service manager and installed packages of a host, and what stands there
 description:
   - Returns C(distribution), C(distribution_major_version), C(distribution_release), C(service_mgr) and C(packages)
     as M(ansible.builtin.setup) and M(ansible.builtin.package_facts) do, a fifth of their time later.
+  - Looks at every file and service that M(install_files) has installed in roles before, and returns in C(standing)
+    which of its tasks would find nothing to do; those then need no round trip of their own.
   - Also works where neither Debian nor dpkg is, so that a wrong host can be refused by its name.
 options: {}
 author: The Portcullis authors
@@ -26,6 +28,10 @@ EXAMPLES = r"""
 RETURN = r"""
 ansible_facts:
   description: The facts; C(packages) maps a name to a list with one dictionary that holds C(version).
+  returned: always
+  type: dict
+standing:
+  description: The digest of each plan of M(install_files) that stands, by the names of its role and its task.
   returned: always
   type: dict
 """
@@ -59,6 +65,8 @@ def read(path: str) -> str:
 
 def main() -> None:
     """Gather and return."""
+    from ansible.module_utils.file_transaction import standing  # noqa: PLC0415 - only Ansible puts it there
+
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     release = os_release(read("/etc/os-release"))
     names = {"debian": "Debian", "ubuntu": "Ubuntu"}
@@ -69,7 +77,7 @@ def main() -> None:
         "service_mgr": "systemd" if Path("/run/systemd/system").is_dir() else "other",
         "packages": installed_packages(read("/var/lib/dpkg/status")),
     }
-    module.exit_json(ansible_facts=facts)
+    module.exit_json(ansible_facts=facts, standing=standing())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import zlib
@@ -21,7 +22,9 @@ description:
     Only if all of them pass, the files are swapped, each one atomically, and the services are started, reloaded or
     restarted and probed. If any step fails, the files, the directories and the services are put back to what they
     were, and the task fails with the words of the program that refused.
-  - When nothing differs and the services are as wanted, the task costs one round trip and one call of C(systemctl).
+  - When nothing differs and the services are as wanted, the task costs one round trip and one call of C(systemctl);
+    in a role not even that, if M(debian_facts) has found in the same run that the very same plan stands, and no task
+    has changed the host since (C(plugins/standing.py)).
   - A transaction that was interrupted (power, kill) is undone by the next run with any of the same paths, which then
     brings the services to the files once more.
   - In a role, a file that the same task has installed before and no longer names is removed in the same transaction.
@@ -276,8 +279,9 @@ def main() -> None:
     module = AnsibleModule(specification, supports_check_mode=True)
     if os.geteuid() != 0:
         module.fail_json(msg="install_files changes the system: it needs root (become: true)")
-    plan = json.loads(zlib.decompress(base64.b64decode(module.params["payload"])))
-    transaction = Transaction(plan, check=module.check_mode, diff=module._diff)
+    text = zlib.decompress(base64.b64decode(module.params["payload"]))
+    digest = hashlib.sha256(text).hexdigest()
+    transaction = Transaction(json.loads(text), check=module.check_mode, diff=module._diff, digest=digest)
     result: dict[str, Any] = {}
     try:
         if module.params["confirm"]:

@@ -76,6 +76,9 @@ def test_only_changes_are_told(play):
     assert "Something new" in result.stdout
     assert "Nothing new" not in result.stdout
     assert "ok=4  changed=1  unreachable=0  failed=0" in result.stdout
+    tasks = outcome.pop("tasks")
+    assert [(task["role"], task["name"]) for task in tasks][:2] == [("some", "Nothing new"), ("some", "Something new")]
+    assert all(task["seconds"] > 0 for task in tasks)
     assert outcome == {
         "changed": 1,
         "refused": False,

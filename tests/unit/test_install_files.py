@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from plugins.module_utils.file_transaction import (
     Unit,
     below,
     run,
+    standing,
     verbs,
 )
 
@@ -684,3 +686,80 @@ def test_files_of_other_tasks_stay(host):
     install(host, file("/etc/toy/a.conf"), manifest="one")
     install(host, file("/etc/toy/b.conf"), manifest="two")
     assert Tree(host.root).state("/etc/toy/a.conf") != NOTHING
+
+
+# --- what stands
+
+SEALED = {"manifest": "toy", "directories": [directory("/etc/toy/certs", 0o750)]}
+FILES = [
+    file(CONFIG, "loose = true"),
+    file("/etc/toy/certs/a.crt", **{"from": "/srv/a.pem"}),
+    file("/etc/toy/gone", kind="absent"),
+]
+
+
+def seal(host, *files, digest="this plan", **more):
+    copies = [dict(entry) for entry in files or FILES]
+    for entry in copies:
+        if "from" in entry or entry["kind"] == "absent":
+            entry.pop("content")
+    return Transaction(plan(*copies, **{**SEALED, **more}), host, digest=digest).run()
+
+
+@pytest.fixture
+def sealed(host):
+    """A host on which a transaction stands."""
+    source = Path(host.root, "srv/a.pem")
+    source.parent.mkdir()
+    source.write_text("a certificate")
+    seal(host)
+    assert standing(host) == {"toy": "this plan"}
+    return host
+
+
+def test_what_was_done_stands(sealed):
+    assert not seal(sealed)["changed"]
+    assert standing(sealed) == {"toy": "this plan"}
+
+
+@pytest.mark.parametrize(
+    "drift",
+    [
+        "echo more >>etc/toy/toy.conf",
+        "rm etc/toy/toy.conf",
+        "chmod 600 etc/toy/toy.conf",
+        "rm etc/toy/toy.conf && mkdir etc/toy/toy.conf",
+        "mv etc/toy/toy.conf etc/toy/kept && ln -s kept etc/toy/toy.conf",
+        "chmod 755 etc/toy/certs",
+        "touch etc/toy/gone",
+        "echo another >srv/a.pem",
+        "rm srv/a.pem",
+        "rm var/lib/portcullis/installed/toy.json",
+        "sed -i 's/active/inactive/' run/services.json",
+        "sed -i 's/enabled/disabled/' run/services.json",
+        """mkdir -p var/lib/portcullis/pending && echo '["/etc/toy/toy.conf"]' >var/lib/portcullis/pending/toy-0""",
+        "echo '{' >var/lib/portcullis/standing/toy.json",
+    ],
+)
+def test_what_differs_in_anything_does_not_stand(sealed, drift):
+    subprocess.run(["sh", "-ec", drift], cwd=sealed.root, check=True)
+    assert standing(sealed) == {}
+
+
+def test_what_is_only_looked_at_is_not_sealed(host):
+    Transaction(plan(file(CONFIG), manifest="toy"), host, check=True, digest="this plan").run()
+    assert standing(host) == {}
+
+
+def test_what_waits_for_its_confirmation_does_not_stand(host):
+    waiting = Transaction(plan(file(CONFIG), manifest="toy", confirm_seconds=60), host, digest="this plan")
+    assert waiting.run()["unconfirmed"]
+    assert standing(host) == {}
+    waiting.confirm()
+    assert standing(host) == {"toy": "this plan"}
+
+
+def test_a_seal_holds_no_content(sealed):
+    text = Path(sealed.root, "var/lib/portcullis/standing/toy.json").read_text()
+    assert "loose" not in text
+    assert "certificate" not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import zlib
 from pathlib import Path
@@ -16,7 +17,9 @@ from ansible.parsing.plugin_docs import read_docstring
 from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible.template import Templar, trust_as_template
 
+from plugins import standing
 from plugins.action.install_files import REQUIRED, SPECIFICATION, ActionModule, validated
+from plugins.callback import standing as standing_callback
 
 MODULE = Path(__file__).parents[2] / "plugins/modules/install_files.py"
 CONFIG = {"dest": "/etc/toy.conf", "content": "x"}
@@ -189,3 +192,47 @@ def test_the_documentation_tells_every_option_and_its_default():
             for key, option in options[name]["suboptions"].items()
         }
         assert documented == {key: default for key, (_, default) in specification.items()}
+
+
+def test_a_plan_that_stands_needs_no_round_trip(tmp_path):
+    task = action(tmp_path, {"files": [CONFIG]})
+    variables = {"inventory_hostname": "server"}
+    assert task.run(task_vars=variables)["changed"]
+    plan = zlib.decompress(base64.b64decode(task.sent["payload"]))
+    found = {json.loads(plan)["manifest"]: hashlib.sha256(plan).hexdigest()}
+
+    def trips(arguments) -> bool:
+        again = action(tmp_path, arguments)
+        again.sent = {}
+        assert again.run(task_vars=variables)["changed"] == bool(again.sent)
+        return bool(again.sent)
+
+    result = SimpleNamespace(
+        _host=SimpleNamespace(get_name=lambda: "server"),
+        _task=SimpleNamespace(action="debian_facts", delegate_to=None),
+        _result={"standing": found},
+    )
+    callback = standing_callback.CallbackModule()
+    callback.v2_playbook_on_start(None)
+    assert trips({"files": [CONFIG]})
+    callback.v2_runner_on_ok(result)
+    assert not trips({"files": [CONFIG]})
+    assert trips({"files": [{**CONFIG, "content": "y"}]})
+    result._result = {"changed": True}
+    callback.v2_runner_on_ok(result)
+    assert trips({"files": [CONFIG]})
+
+
+@pytest.mark.parametrize("event", ["v2_runner_on_ok", "v2_runner_on_failed", "v2_runner_on_unreachable"])
+@pytest.mark.parametrize("delegate", [None, "elsewhere"])
+def test_what_happens_to_a_host_ends_what_is_known_of_it(event, delegate):
+    for host in ("server", "other"):
+        standing.note(host, {"toy": hashlib.sha256(b"plan").hexdigest()})
+    result = SimpleNamespace(
+        _host=SimpleNamespace(get_name=lambda: "server"),
+        _task=SimpleNamespace(action="command", delegate_to=delegate),
+        _result={"changed": True},
+    )
+    getattr(standing_callback.CallbackModule(), event)(result)
+    assert not standing.is_standing("server", "toy", b"plan")
+    assert standing.is_standing("other", "toy", b"plan") == (not delegate or event == "v2_runner_on_unreachable")
