@@ -70,7 +70,7 @@ def guesses_sasl2(victim: Victim) -> str:
 def guesses_fast(victim: Victim) -> str:
     username, answers = "bob", []
     for _ in range(GUESSES):
-        stream, features = victim.other.stream(xmpp.C2S)
+        stream, features = victim.other.stream(xmpp.C2S, sender=f"{username}@{victim.domain}")
         with stream:
             if not list(features.iter(f"{{{sasl2.NS['fast']}}}mechanism")):
                 raise NotOffered
