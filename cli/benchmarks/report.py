@@ -23,7 +23,13 @@ COLUMNS = 3  # more sides than that are shown in rows
 
 def title(part: str) -> str:
     """What a part measures, in a line."""
-    return (importlib.import_module(f"cli.benchmarks.{part}").__doc__ or part).partition("\n")[0].rstrip(".")
+    return docstring(part)[0]
+
+
+def docstring(part: str) -> tuple[str, str]:
+    """What the module of a part says of it: a line, and the rest."""
+    first, _, rest = (importlib.import_module(f"cli.benchmarks.{part}").__doc__ or part).partition("\n\n")
+    return first.strip().rstrip("."), " ".join(rest.split())
 
 
 def groups(entries: list[Entry]) -> list[list[Entry]]:
@@ -94,6 +100,7 @@ def write(part: str, figures: list[Figure], path: Path) -> None:
     parts = document.get("parts", {})
     parts[part] = {
         "title": title(part),
+        "about": docstring(part)[1],
         "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "figures": [entry(figure) for figure in figures],
     }

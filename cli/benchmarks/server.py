@@ -45,7 +45,7 @@ WITHOUT_ARCHIVE = "<no-store xmlns='urn:xmpp:hints'/>"  # XEP-0334; ours archive
 
 # What is measured: how it is told, its unit, how far it may be from stock and from ejabberd.
 KINDS: dict[str, tuple[str, str, dict[str, float]]] = {
-    "login_cpu": ("A login", "ms", {"stock": 0.6, "ejabberd": 1.0}),
+    "login_cpu": ("A login, with second factor at ours", "ms", {"stock": 0.6, "ejabberd": 1.0}),
     "fast_login_cpu": ("A login, with a FAST token where there is FAST", "ms", {}),
     "handshake_cpu": ("A TLS handshake", "ms", {}),
     "lone_login_latency": ("One login after another, by the clock", "ms", {"stock": 0.3}),
@@ -317,7 +317,7 @@ class Run:
             name: [100 * sum(own for own, _ in spent) / sum(clock for _, clock in spent)]
             for name, spent in self.own.items()
         }
-        note = "Below 100 the load is not the limit: it has a processor of its own."
+        note = "The load is one process: only near 100 it would be the limit."
         return [*told, Figure("server.load_share", "What the load itself takes of a processor", "%", busy, note=note)]
 
 
@@ -479,7 +479,9 @@ def idle(memory: dict[str, dict[int, float]]) -> list[Figure]:
             f"Memory of an idle session, of {size}",
             "KiB",
             {name: [found[size]] for name, found in memory.items() if size in found},
-            note=", ".join(name for name, found in memory.items() if size not in found),
+            note=" ".join(
+                f"{name.title()} does not let so many in." for name, found in memory.items() if size not in found
+            ),
         )
         for size in CROWDS
         if any(size in found for found in memory.values())
