@@ -219,7 +219,7 @@ def test_good_inventories_pass(good: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("inventory", GOOD_INVENTORIES, ids=lambda path: path.parent.name)
 def test_our_inventories_pass(inventory: Path, tmp_path: Path) -> None:
-    made_by_the_lab = {"lab_directory": str(tmp_path)}
+    made_by_the_lab = {"lab_directory": str(tmp_path), "lab_address": "192.0.2.10"}
     variables = json.dumps({"facts": FACTS, "ansible_connection": "local", **made_by_the_lab})
     run = play(INPUTS / "play.yml", "-i", str(inventory), "--limit", "xmpp", "-e", variables)
     assert run.returncode == 0, run.stdout + run.stderr

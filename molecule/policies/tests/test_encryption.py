@@ -1,0 +1,163 @@
+"""Three virtual hosts: plaintext passes on one, is advised against on one, and refused on one and in the first's rooms."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from verification.probes import xmpp
+from verification.probes.tls import Offer
+from verification.probes.xmpp import Client, StanzaError, Stream
+from verification.targets import Target
+
+OPEN, GENTLE, SECRET = "open.example", "gentle.example", "secret.example"
+PEER = "good.example"
+ROOMS = "conference.open.example"
+MUC = "http://jabber.org/protocol/muc"
+
+BODY = "<body>The server reads this</body>"
+KEYS = "<header sid='27183'><key rid='31415'>BASE64ENCODED</key><iv>BASE64ENCODED</iv></header>"
+ENCRYPTED = {  # as the examples of the specifications have them
+    "OMEMO 0.3": f"<encrypted xmlns='eu.siacs.conversations.axolotl'>{KEYS}<payload>AAAA</payload></encrypted>{BODY}",
+    "OMEMO 0.7": f"<encrypted xmlns='urn:xmpp:omemo:1'>{KEYS}<payload>AAAA</payload></encrypted>",
+    "OMEMO 0.9": f"<encrypted xmlns='urn:xmpp:omemo:2'>{KEYS}<payload>AAAA</payload></encrypted>{BODY}",
+    "OX": f"<openpgp xmlns='urn:xmpp:openpgp:0'>AAAA</openpgp>{BODY}",
+    "OpenPGP": f"<x xmlns='jabber:x:encrypted'>AAAA</x>{BODY}",
+}
+WORDLESS = {
+    "receipt": "<received xmlns='urn:xmpp:receipts' id='x'/>",
+    "chat state": "<composing xmlns='http://jabber.org/protocol/chatstates'/>",
+    "marker": "<displayed xmlns='urn:xmpp:chat-markers:0' id='x'/>",
+    "retraction": "<retract xmlns='urn:xmpp:message-retract:1' id='x'/>"
+    f"<fallback xmlns='urn:xmpp:fallback:0' for='urn:xmpp:message-retract:1'/>{BODY}",
+    "call": "<propose xmlns='urn:xmpp:jingle-message:0' id='x'/>",
+}
+PLAIN = {
+    "plaintext": BODY,
+    "an empty payload": f"<encrypted xmlns='urn:xmpp:omemo:2'>{KEYS}</encrypted>{BODY}",
+    "formatted text": "<html xmlns='http://jabber.org/protocol/xhtml-im'>"
+    "<body xmlns='http://www.w3.org/1999/xhtml'>The server reads this</body></html>",
+    "a link": "<x xmlns='jabber:x:oob'><url>https://example.org/</url></x>",
+    "a subject": "<subject>The server reads this</subject>",
+}
+
+
+@pytest.fixture
+def enter(target: Target, given_accounts) -> Iterator[Callable[[str], Client]]:
+    """A function that logs in to an account by its address."""
+    with contextlib.ExitStack() as clients:
+
+        def log_in(jid: str) -> Client:
+            password = next(account["password"] for account in given_accounts if account["jid"] == jid)
+            client = clients.enter_context(Client.login(*target.at(xmpp.C2S), jid, password))
+            client.send("<presence/>")
+            return client
+
+        yield log_in
+
+
+@pytest.fixture
+def peer(target: Target) -> Iterator[Stream]:
+    """Another server, which SECRET believes."""
+    pair = Path(target.variables["certificates"], "strangers")
+    offer = Offer(SECRET, certificate=pair / f"{PEER}.crt", key=pair / f"{PEER}.key")
+    stream, _ = target.stream(xmpp.S2S, SECRET, offer=offer, sender=PEER)
+    with stream:
+        xmpp.sasl(stream, "EXTERNAL", PEER)
+        stream.open()
+        yield stream
+
+
+def send(sender: Client, to: str, payload: str, kind: str = "chat") -> str:
+    """Send a message; its id, which occurs nowhere else."""
+    identifier = str(uuid.uuid4())
+    sender.send(f"<message type='{kind}' id='{identifier}' to='{to}'>{payload}</message>")
+    return identifier
+
+
+def refusal(sender: Client, to: str, payload: str, kind: str = "chat") -> StanzaError:
+    """Send a message that must come back, and return why it did."""
+    return StanzaError(sender.wait("message", type="error", id=send(sender, to, payload, kind)))
+
+
+def archived(client: Client, identifier: str) -> bool:
+    """Whether the account's archive has a message of that id."""
+    client.iq("set", "<query xmlns='urn:xmpp:mam:2'><set xmlns='http://jabber.org/protocol/rsm'><before/></set></query>")
+    return any(inner.get("id") == identifier for message in client.kept("message") for inner in message.iter())
+
+
+@pytest.mark.control("E2EE-02")
+@pytest.mark.parametrize("form", PLAIN)
+@pytest.mark.parametrize(
+    ("sender", "receiver"), [(SECRET, SECRET), (SECRET, OPEN), (OPEN, SECRET)], ids=["within", "from", "to"]
+)
+def test_words_that_are_not_encrypted_come_back(enter, evidence, sender, receiver, form):
+    alice, bob = enter(f"alice@{sender}"), enter(f"bob@{receiver}")
+    identifier = str(uuid.uuid4())
+    alice.send(f"<message type='chat' id='{identifier}' to='{bob.jid}'>{PLAIN[form]}</message>")
+    error = StanzaError(alice.wait("message", type="error", id=identifier))
+    evidence(f"{form} from {sender} to {receiver} -> {error}")
+    assert error.condition == "policy-violation"
+    assert "OMEMO" in str(error)
+    assert bob.silent("message", seconds=0.3, id=identifier)
+    assert not archived(bob, identifier)
+
+
+@pytest.mark.control("E2EE-02")
+@pytest.mark.parametrize("form", ENCRYPTED | WORDLESS)
+def test_what_is_encrypted_or_wordless_arrives(enter, evidence, form):
+    alice, bob = enter(f"alice@{SECRET}"), enter(f"bob@{SECRET}")
+    bob.wait("message", id=send(alice, bob.jid, (ENCRYPTED | WORDLESS)[form]))
+    evidence(f"{form} within {SECRET} -> delivered")
+
+
+@pytest.mark.control("E2EE-02")
+def test_other_servers_deliver_encrypted_messages_alone(enter, peer, evidence):
+    bob = enter(f"bob@{SECRET}")
+    refused, taken = str(uuid.uuid4()), str(uuid.uuid4())
+    for identifier, payload in ((refused, BODY), (taken, ENCRYPTED["OMEMO 0.9"])):
+        peer.send(f"<message type='chat' id='{identifier}' from='eve@{PEER}/x' to='{bob.jid}'>{payload}</message>")
+    bob.wait("message", id=taken)
+    assert refused not in {message.get("id") for message in bob.kept("message")}
+    evidence(f"from {PEER} over s2s: OMEMO delivered, plaintext not")
+
+
+@pytest.mark.control("E2EE-02")
+def test_advice_comes_with_a_message_that_passes(enter, evidence):
+    alice, bob = enter(f"alice@{GENTLE}"), enter(f"bob@{GENTLE}")
+    bob.wait("message", id=send(alice, bob.jid, BODY))
+    bob.wait("message", id=send(alice, bob.jid, BODY))
+    bob.iq("get", "<ping xmlns='urn:xmpp:ping'/>", to=GENTLE)
+    alice.iq("get", "<ping xmlns='urn:xmpp:ping'/>", to=GENTLE)
+    words = [message.findtext("client:body", "", xmpp.NS) for message in alice.kept("message")]
+    evidence(f"two plaintext messages within {GENTLE} -> delivered, {len(words)} advice")
+    assert len(words) <= 1, "once a day"
+    assert all("OMEMO" in word for word in words)
+
+
+@pytest.mark.control("E2EE-02")
+def test_a_room_service_has_a_policy_of_its_own(enter, evidence):
+    alice = enter(f"alice@{OPEN}")
+    room = f"{uuid.uuid4()}@{ROOMS}"
+    alice.send(f"<presence to='{room}/alice'><x xmlns='{MUC}'/></presence>")
+    alice.wait("presence", from_=f"{room}/alice")
+    alice.iq("set", f"<query xmlns='{MUC}#owner'><x xmlns='jabber:x:data' type='submit'/></query>", to=room)
+    try:
+        error = refusal(alice, room, BODY, "groupchat")
+        alice.wait("message", id=send(alice, room, ENCRYPTED["OMEMO 0.3"], "groupchat"), type="groupchat")
+        alice.wait("message", id=send(alice, room, "<subject>Tea</subject>", "groupchat"), type="groupchat")
+    finally:
+        alice.iq("set", f"<query xmlns='{MUC}#owner'><destroy/></query>", to=room)
+    evidence(f"plaintext to a room -> {error}; OMEMO and a subject -> delivered")
+    assert error.condition == "policy-violation"
+
+
+@pytest.mark.control("E2EE-02")
+def test_no_policy_holds_elsewhere(enter, evidence):
+    alice, bob = enter(f"alice@{OPEN}"), enter(f"bob@{OPEN}")
+    bob.wait("message", id=send(alice, bob.jid, BODY))
+    evidence(f"plaintext within {OPEN} -> delivered")
