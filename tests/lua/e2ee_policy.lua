@@ -1,5 +1,6 @@
 local function message(attr, ...)
-	local stanza = stanza("message", { from = attr.from or "alice@xmpp.example/phone", to = attr.to or "bob@far.example" });
+	local from, to = attr.from or "alice@xmpp.example/phone", attr.to or "bob@far.example";
+	local stanza = stanza("message", { from = from, to = to });
 	stanza.attr.type = attr.type or "chat";
 	for _, child in ipairs { ... } do
 		stanza:add_child(child);
@@ -34,7 +35,8 @@ end
 
 test("plaintext comes back, on every way", function()
 	local policy = new_policy("require");
-	for _, event in ipairs { "pre-message/bare", "pre-message/full", "pre-message/host", "message/bare", "message/full" } do
+	local events = { "pre-message/bare", "pre-message/full", "pre-message/host", "message/bare", "message/full" };
+	for _, event in ipairs(events) do
 		expect(fate(policy, message({}, body), event), "policy-violation");
 	end
 end);
