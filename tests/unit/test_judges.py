@@ -1,0 +1,88 @@
+"""sslyze's suites, found together: the same as each offered alone."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sslyze
+from sslyze.connection_helpers.tls_connection import NoCiphersAvailableBugInSSlyze
+from sslyze.plugins.openssl_cipher_suites._test_cipher_suite import connect_with_cipher_suite
+from sslyze.plugins.openssl_cipher_suites.cipher_suites import CipherSuite, CipherSuitesRepository
+from sslyze.server_connectivity import ServerConnectivityInfo, check_connectivity_to_server
+
+from verification.probes import forgery, judges
+
+SOME = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-SHA384:ECDHE-ECDSA-AES128-SHA"
+
+
+class Server:
+    """A TLS server on loopback that takes some suites, and counts its connections."""
+
+    def __init__(self, directory: Path) -> None:
+        pair = forgery.self_signed(directory, "server.example")
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(pair.certificate, pair.key)
+        self.context.set_ciphers(SOME)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.connections = 0
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self) -> None:
+        """Shake hands with whoever comes, until the listener is closed."""
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                self.connections += 1
+                threading.Thread(target=self.shake_hands, args=(connection,), daemon=True).start()
+
+    def shake_hands(self, connection: socket.socket) -> None:
+        """One handshake, and the end of the connection when the client has gone."""
+        with contextlib.suppress(OSError), self.context.wrap_socket(connection, server_side=True) as encrypted:
+            encrypted.recv(1)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """The server."""
+    server = Server(tmp_path)
+    yield server
+    server.listener.close()
+
+
+@pytest.fixture
+def known(server: Server) -> ServerConnectivityInfo:
+    """The server as sslyze knows it."""
+    port = server.listener.getsockname()[1]
+    location = sslyze.ServerNetworkLocation("server.example", port, ip_address="127.0.0.1")
+    configuration = sslyze.ServerNetworkConfiguration("server.example")
+    probed = check_connectivity_to_server(location, configuration)
+    return ServerConnectivityInfo(location, configuration, probed)
+
+
+def is_taken(known: ServerConnectivityInfo, version: sslyze.TlsVersionEnum, suite: CipherSuite) -> bool:
+    """sslyze's own answer."""
+    try:
+        return isinstance(connect_with_cipher_suite(known, version, suite), sslyze.CipherSuiteAcceptedByServer)
+    except NoCiphersAvailableBugInSSlyze:  # the suite is of another version
+        return False
+
+
+@pytest.mark.parametrize(
+    "version", [sslyze.TlsVersionEnum.TLS_1_0, sslyze.TlsVersionEnum.TLS_1_2, sslyze.TlsVersionEnum.TLS_1_3]
+)
+def test_suites_found_together_are_those_found_alone(server: Server, known, version: sslyze.TlsVersionEnum) -> None:
+    before = server.connections
+    found = judges.suites(known, version)
+    connections = server.connections - before
+    suites = CipherSuitesRepository.get_all_cipher_suites(version)
+    alone = {suite.name for suite in suites if is_taken(known, version, suite)}
+    assert {taken.cipher_suite.name for taken in found.accepted_cipher_suites} == alone
+    assert bool(alone) == (version != sslyze.TlsVersionEnum.TLS_1_0)
+    assert connections <= len(alone) + 2
