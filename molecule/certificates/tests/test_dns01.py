@@ -111,12 +111,13 @@ def test_a_wildcard_stands_for_the_names_below(deploy_certificates, served, evid
 
 
 LEGO = """\
+rm -rf /root/lego
 apt-get install -qq --no-install-recommends lego >&2
 grep -q acme.example /etc/hosts || echo 127.0.0.1 acme.example >> /etc/hosts
 export LEGO_CA_CERTIFICATES=/etc/pebble/acme.crt
 export RFC2136_NAMESERVER=127.0.0.1 RFC2136_TSIG_KEY=lab RFC2136_TSIG_ALGORITHM=hmac-sha256.
 export RFC2136_TSIG_SECRET=$(sed -n 's/.*secret "\\(.*\\)";/\\1/p' /etc/bind/lab.key)
-export RFC2136_SEQUENCE_INTERVAL=1  # seconds between one name and the next
+export RFC2136_SEQUENCE_INTERVAL=1 RFC2136_POLLING_INTERVAL=1  # seconds
 lego --path /root/lego --accept-tos --email admin@one.example --server {directory} --eab --kid {id} --hmac {secret} \
     --dns rfc2136 --dns.disable-cp {domains} run >&2
 """
