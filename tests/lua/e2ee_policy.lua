@@ -1,7 +1,6 @@
 local function message(attr, ...)
 	local from, to = attr.from or "alice@xmpp.example/phone", attr.to or "bob@far.example";
-	local stanza = stanza("message", { from = from, to = to });
-	stanza.attr.type = attr.type or "chat";
+	local stanza = stanza("message", { from = from, to = to, type = attr.type or "chat" });
 	for _, child in ipairs { ... } do
 		stanza:add_child(child);
 	end
@@ -35,9 +34,8 @@ end
 
 test("plaintext comes back, on every way", function()
 	local policy = new_policy("require");
-	local events = { "pre-message/bare", "pre-message/full", "pre-message/host", "message/bare", "message/full" };
-	for _, event in ipairs(events) do
-		expect(fate(policy, message({}, body), event), "policy-violation");
+	for _, way in ipairs { "pre-message/bare", "pre-message/full", "pre-message/host", "message/bare", "message/full" } do
+		expect(fate(policy, message({}, body), way), "policy-violation");
 	end
 end);
 
