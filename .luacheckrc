@@ -6,6 +6,9 @@ files["roles/prosody/files/modules"] = { globals = { "module" } }
 files["roles/mfa/files/modules"] = { globals = { "module" } }
 files["roles/prosody/files/lib"] = { globals = { "arg" } }
 files["tests/lua"] = {
-	globals = { "clock", "expect", "hashed_passwords", "load_module", "new_session", "shared", "stanza", "stores", "test" },
+	globals = {
+		"clock", "expect", "hashed_passwords", "interface", "load_module", "new_session", "shared", "stanza", "stores",
+		"tasks", "test",
+	},
 }
 files["roles/mfa/tests"] = { std = "lua54+busted", globals = { "load_library" } }

@@ -13,6 +13,8 @@ local modules = "roles/prosody/files/modules/";
 clock = 0; -- what monotonic() answers, in seconds
 stores = {}; -- [store][user] -> record; survives a reload, as Prosody's storage does
 shared = {}; -- module:shared()
+tasks = {}; -- what util.timer was given, in order: { delay = , run = }
+interface = {}; -- the methods of all connections
 
 -- util.stanza, as far as the modules use it
 local stanza_mt = {};
@@ -161,12 +163,25 @@ local libraries = {
 	["sasl.scram"] = { hashers = { ["SHA-1"] = hash_password, ["SHA-256"] = hash_password } };
 	set = { new = new_set };
 	stanza = { stanza = stanza, message = message_stanza, error_reply = error_reply };
+	timer = {
+		add_task = function(delay, run)
+			table.insert(tasks, { delay = delay, run = run });
+			return tasks[#tasks];
+		end;
+		stop = function(task) task.run = function() end; end;
+	};
 	time = { monotonic = function() return clock; end };
 	uuid = { generate = function() return "00000000-0000-4000-8000-000000000000"; end };
 };
 for name, library in pairs(libraries) do
 	package.loaded["prosody.util." .. name] = library;
 end
+
+-- net.server_epoll, as far as a connection has its methods from there
+package.loaded["prosody.net.server"] = {
+	get_backend = function() return "epoll"; end;
+	wrapserver = function() return setmetatable({}, { __index = interface }); end;
+};
 
 local function new_handle(options)
 	local handlers = {};
@@ -180,6 +195,7 @@ local function new_handle(options)
 	end
 	module.get_option = option;
 	module.get_option_integer = option;
+	module.get_option_number = option;
 	module.get_option_enum = option;
 	function module.get_option_period(_, name, default)
 		local value = option(nil, name, default);
@@ -261,6 +277,7 @@ end
 local failed = false;
 function test(name, run)
 	clock, stores, shared, hashed_passwords = 0, {}, {}, 0;
+	tasks, interface = {}, {};
 	prosody = { full_sessions = {}, hosts = { ["xmpp.example"] = { sessions = {}, users = {} } } };
 	local ok, problem = xpcall(run, debug.traceback);
 	failed = failed or not ok;
