@@ -122,6 +122,25 @@ def test_a_further_ban_lasts_longer(stranger, target, bans, hasty_jail, evidence
 
 
 @pytest.mark.control("FLOOD-23")
+def test_a_ban_that_is_prolonged_is_never_off(host, stranger, bans, evidence):
+    add = f"{PROGRAM} add {stranger.address[4]}"
+    look = f"nft get element inet portcullis_bans services4 '{{ {stranger.address[4]} }}' >/dev/null 2>&1"
+    with host.sudo():
+        gaps = host.check_output(f"""
+            {add} --for 30
+            for number in $(seq 10); do {add} --for $((100 * number)); done &
+            gaps=0
+            while kill -0 $! 2>/dev/null; do {look} || gaps=$((gaps + 1)); done
+            echo $gaps
+        """)
+        host.check_output(f"{add} --for 2000 & {add} --for 3000 & {add} --for 2500 & wait")
+    left = seconds_left(line_about(stranger.address[4], bans()))
+    evidence(f"prolonged ten times: {gaps} looks found no ban; for 2000, 3000 and 2500 s at once: {left} s are left")
+    assert gaps == "0"
+    assert left > 2900
+
+
+@pytest.mark.control("FLOOD-23")
 def test_guessing_over_ssh_leads_to_a_ban(stranger, target, bans, evidence):
     attempts = target.variables["bans_ssh_failures"]
     if not is_let_in(stranger, target.variables["firewall_ssh_port"]):
