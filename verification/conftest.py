@@ -36,6 +36,7 @@ LONG = {
     "test_testssl_finds_nothing",
     "test_the_playbook_would_change_nothing",
 }
+LONG_FILES = {"test_bans.py"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -106,10 +107,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=dropped)
     if config.getoption("--from-outside"):
         _keep_outside(items)
-    items.sort(key=lambda item: getattr(item, "originalname", "") not in LONG)
+    items.sort(key=_place)
     for item in items:
         item.user_properties += [("control", control) for control in sorted(controls_of(item))]
         item.user_properties.append(("host", _host_name(item)))
+
+
+def _place(item: pytest.Item) -> int:
+    """What takes long comes first, and last what has to wait until nothing else runs."""
+    if item.get_closest_marker("alone"):
+        return 2
+    return 0 if getattr(item, "originalname", "") in LONG or item.path.name in LONG_FILES else 1
 
 
 def _keep_outside(items: list[pytest.Item]) -> None:

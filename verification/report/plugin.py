@@ -59,6 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Reporter(config), "verification-reporter")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist's own answer is the number of cores
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """With --numprocesses=auto: more than there are cores, for the tests mostly wait for a server."""
     with contextlib.suppress(Exception):  # what is wrong with the inventory, the session tells
