@@ -4,17 +4,16 @@
 -- Twenty clients that never stop talking make everybody wait for a tenth of a second, two hundred strangers who guess
 -- passwords for two. Here a connection is served at once as long as its account, or the server at its other end,
 -- stays within an allowance of processor time. Those that do not, and whoever has not logged in, stand in a queue:
--- one turn for each account or network, then the next. A queue has a share of the processor, and a slice of time
--- after which everybody else is served; who has logged in is read from the less at once, the more that costs. Nothing
--- is refused and nothing lost: TCP makes the crowd wait. Without a crowd nobody does.
+-- one turn for each account or network, then the next. A turn ends with the stanza that uses it up, then everybody
+-- else is served, and a queue has a share of the processor. Nothing is refused and nothing lost: what has not been
+-- read, and so was not acknowledged, waits in the crowd's own sockets. Without a crowd nobody waits.
 --
 -- Options (global):
 --   fair_turns_strangers_share  number, default 0.5: of the processor's time, for the queue before login
---   fair_turns_members_share    number, default 0.1: of the processor's time, for the queue after login
---   fair_turns_slice            number, default 0.001: seconds after which everybody else is served
---   fair_turns_burst            number, default 0.02: seconds of work for all strangers before they queue
---   fair_turns_allowance        number, default 0.01: of the processor's time, for an account or a server
---   fair_turns_reserve          number, default 0.01: seconds of work for it before it queues
+--   fair_turns_members_share    number, default 0.25: of the processor's time, for the queue after login
+--   fair_turns_strangers_reserve  number, default 0.003: seconds of work for all strangers before they queue
+--   fair_turns_allowance        number, default 0.005: of the processor's time, for an account or a server
+--   fair_turns_reserve          number, default 0.001: seconds of work for it before it queues
 -- Events: none. It wraps how net.server_epoll reads and shakes hands; nothing else sees a connection before its TLS.
 -- Source: XEP-0205 section 3, CWE-400, CWE-770.
 
@@ -22,18 +21,20 @@ module:set_global();
 
 local ip = require "prosody.util.ip";
 local now = require "prosody.util.time".monotonic;
+local processor_time = os.clock; -- what the kernel gives to others meanwhile is nobody's work
 local server = require "prosody.net.server";
 local timer = require "prosody.util.timer";
 
 local strangers_share = module:get_option_number("fair_turns_strangers_share", 0.5, 0.01, 1);
-local members_share = module:get_option_number("fair_turns_members_share", 0.1, 0.01, 1);
-local slice = module:get_option_number("fair_turns_slice", 0.001, 0.0001);
-local burst = module:get_option_number("fair_turns_burst", 0.02, 0);
-local allowance = module:get_option_number("fair_turns_allowance", 0.01, 0.0001, 1);
-local reserve = module:get_option_number("fair_turns_reserve", 0.01, 0.0001);
+local members_share = module:get_option_number("fair_turns_members_share", 0.25, 0.01, 1);
+local strangers_reserve = module:get_option_number("fair_turns_strangers_reserve", 0.003, 0);
+local allowance = module:get_option_number("fair_turns_allowance", 0.005, 0.0001, 1);
+local reserve = module:get_option_number("fair_turns_reserve", 0.001, 0.0001);
 
+local turn_length = 0.0003; -- seconds: a message that is archived takes more, a read that completes no stanza less
+local first_read, largest_read = 128, 4096; -- octets
 local shortest_wait = 0.001; -- seconds, of net.server_epoll's timers
-local smallest_read, largest_read = 128, 4096; -- octets
+local read_retry_delay = 1e-06; -- seconds, after which net.server_epoll reads on in what OpenSSL has at hand
 
 local clients = module:shared("/*/c2s/sessions");
 local servers = module:shared("/*/s2s/sessions");
@@ -41,7 +42,7 @@ local servers = module:shared("/*/s2s/sessions");
 assert(server.get_backend() == "epoll", "mod_fair_turns knows net.server_epoll only");
 local nothing = { getfd = function() return -1; end };
 local interface = getmetatable(server.wrapserver(nothing, "fair_turns", 0, {})).__index;
-local read, shake_hands = interface.onreadable, interface.tlshandshake;
+local read, shake_hands, pause_for = interface.onreadable, interface.tlshandshake, interface.pausefor;
 
 -- Seconds of work that may be done; `rate` of each second comes back.
 local function new_budget(rate, most)
@@ -87,10 +88,11 @@ local function new_queue(budget)
 	return { budget = budget, lines = {}, order = {}, first = 1, last = 0 };
 end
 
-local strangers = new_queue(new_budget(strangers_share, burst));
-local members = new_queue(new_budget(members_share, slice));
+local strangers = new_queue(new_budget(strangers_share, strangers_reserve));
+local members = new_queue(new_budget(members_share, turn_length));
 local turns = setmetatable({}, { __mode = "k" }); -- of each connection in a queue
-local serving; -- a turn is being taken
+local serving; -- the connection whose turn it is
+local more; -- has been read from it, and waits at OpenSSL
 
 local function append(queue, name)
 	queue.last = queue.last + 1;
@@ -111,37 +113,35 @@ local function next_turn(queue)
 	return turn;
 end
 
-local fitted = setmetatable({}, { __mode = "k" }); -- connections whose reads have been made small
-
--- How much is read at once follows from what it cost before.
-local function fit(conn, cost)
-	local size = conn.read_size;
-	if cost > slice and size > smallest_read then
-		conn:set_mode(size // 2);
-	elseif cost < slice / 4 and size < largest_read then
-		conn:set_mode(size * 2);
-	end
-end
-
--- Does the work of a connection, and returns the seconds that it took.
+-- Does the work of a connection for a turn, and returns the seconds of processor time that it took. Of who has logged
+-- in, little is read at a time, for many small stanzas cost more than a large one: twice as much as before while that
+-- completes none.
 local function work(conn, what, who)
-	if who and not fitted[conn] then
-		fitted[conn] = true;
-		conn:set_mode(smallest_read);
+	local began = processor_time();
+	local cost;
+	local size = first_read;
+	serving = conn;
+	repeat
+		more = false;
+		if who then
+			conn:set_mode(size);
+			size = math.min(2 * size, largest_read);
+		end
+		local ok, problem = xpcall(what, debug.traceback, conn);
+		if not ok then
+			conn:error("Closing due to an error in its turn: %s", problem);
+			conn:destroy();
+			more = false;
+		end
+		cost = processor_time() - began;
+	until not more or cost > turn_length
+	serving = nil;
+	if more then
+		pause_for(conn, read_retry_delay);
 	end
-	local began = now();
-	serving = true;
-	local ok, problem = xpcall(what, debug.traceback, conn);
-	serving = false;
-	if not ok then
-		conn:error("Closing due to an error in its turn: %s", problem);
-		conn:destroy();
-	end
-	local cost = now() - began;
 	if who then
 		local budget = budget_of(who);
 		budget.left = math.max(left_of(budget) - cost, -reserve);
-		fit(conn, cost);
 	end
 	return cost;
 end
@@ -163,7 +163,7 @@ end
 
 local function serve(queue)
 	local spent = 0;
-	while spent < slice do
+	while spent < turn_length do
 		local turn = next_turn(queue);
 		if not turn then
 			queue.task = nil;
@@ -220,8 +220,16 @@ function interface.tlshandshake(conn)
 	return admit(conn, shake_hands, true);
 end
 
+function interface.pausefor(conn, delay)
+	if conn == serving and delay == read_retry_delay then
+		more = true;
+	else
+		pause_for(conn, delay);
+	end
+end
+
 function module.unload()
-	interface.onreadable, interface.tlshandshake = read, shake_hands;
+	interface.onreadable, interface.tlshandshake, interface.pausefor = read, shake_hands, pause_for;
 	for _, queue in pairs { strangers, members } do
 		if queue.task then
 			timer.stop(queue.task);
