@@ -7,8 +7,8 @@ files["roles/mfa/files/modules"] = { globals = { "module" } }
 files["roles/prosody/files/lib"] = { globals = { "arg" } }
 files["tests/lua"] = {
 	globals = {
-		"clock", "expect", "hashed_passwords", "interface", "load_module", "new_session", "shared", "stanza", "stores",
-		"tasks", "test",
+		"accounts", "clock", "expect", "hashed_passwords", "interface", "load_module", "new_session", "rosters", "shared",
+		"stanza", "stores", "tasks", "test",
 	},
 }
 files["roles/mfa/tests"] = { std = "lua54+busted", globals = { "load_library" } }

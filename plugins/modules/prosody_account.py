@@ -12,7 +12,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: prosody_account
-short_description: Create, invite or delete an account of Prosody, and look after its second factor
+short_description: Create, invite, suspend or delete an account of Prosody, and look after its second factor
 description:
   - Talks to the running server through C(prosodyctl). A password reaches it through a pipe; no command line, no log and
     no difference shows it.
@@ -32,6 +32,10 @@ options:
   password:
     description: First password of a new account.
     type: str
+  suspended:
+    description: >-
+      Whether nobody may log in to the account, whose sessions then end; nothing of it is lost. Not given, as it is.
+    type: bool
   mfa_required:
     description: Whether the account must have a second factor, whatever the policy of its host. Not given, as it is.
     type: bool
@@ -48,7 +52,8 @@ attributes:
   check_mode:
     support: full
   diff_mode:
-    description: Shows whether the account, the duty and the factor are there; never a password.
+    description: >-
+      Shows whether the account, the duty and the factor are there, and whether it is suspended; never a password.
     support: full
 author: The Portcullis authors
 """
@@ -132,6 +137,14 @@ class Account:
             raise Trouble(f"{self.jid}: {answer.problem}")
         return answer.succeeded
 
+    def is_suspended(self) -> bool:
+        """Whether nobody may log in to it."""
+        return "suspended: yes" in self._do("shell", "account", "status", self.jid).splitlines()
+
+    def act(self, command: str, actor: str) -> None:
+        """Give one of the commands `suspend` and `resume`."""
+        self._do("shell", "account", command, self.jid, f"--actor={actor}")
+
     def create(self, password: str) -> None:
         """Create it."""
         self._do("adduser", self.jid, entered=f"{password}\n{password}\n")
@@ -185,12 +198,24 @@ def bring(account: Account, wanted: dict, check_mode: bool, warn: Callable[[str]
         if before != after and not check_mode:
             result["invitation"] = account.invite()
 
+    if wanted["suspended"] is not None and after["state"] == "present":
+        _bring_suspension(account, wanted, check_mode, before, after)
     about_factor = wanted["mfa_required"] is not None or wanted["mfa_reset"]
     if about_factor and after["state"] == "present":
         _bring_factor(account, wanted, check_mode, before, after)
     elif about_factor and after["state"] == "invited" and wanted["mfa_required"]:
         warn(f"{account.jid} has only been invited: run this again once the account is there, to require the factor")
     return {**result, "changed": before != after, "diff": {"before": before, "after": after}}
+
+
+def _bring_suspension(account: Account, wanted: dict, check_mode: bool, before: dict, after: dict) -> None:
+    is_new = before["state"] != "present"
+    suspended = False if is_new else account.is_suspended()
+    if not is_new:
+        before["suspended"] = suspended
+    after["suspended"] = wanted["suspended"]
+    if wanted["suspended"] != suspended and not check_mode:
+        account.act("suspend" if wanted["suspended"] else "resume", wanted["actor"])
 
 
 def _bring_factor(account: Account, wanted: dict, check_mode: bool, before: dict, after: dict) -> None:
@@ -216,6 +241,7 @@ def main() -> None:
             "jid": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["present", "invited", "absent"], "default": "present"},
             "password": {"type": "str", "no_log": True},
+            "suspended": {"type": "bool"},
             "mfa_required": {"type": "bool"},
             "mfa_reset": {"type": "bool", "default": False},
             "actor": {"type": "str", "default": os.environ.get("SUDO_USER", "root")},

@@ -294,6 +294,12 @@ def line(value: Any) -> None:
         raise ValueError("text on a single line is wanted")
 
 
+def agreement(value: Any) -> None:
+    """The operator's word that a policy was read."""
+    if value != "agreed":
+        raise ValueError("agreed is wanted, once you have read by which policy the list is kept")
+
+
 def hmac_key(value: Any) -> None:
     """A key in base64url (RFC 8555 section 7.3.4), or nothing."""
     if value != "" and not re.fullmatch(r"[A-Za-z0-9_-]{16,}={0,2}", str(value)):
@@ -429,27 +435,36 @@ MEANINGS: dict[str, Meaning] = {
     "prosody_accounts": each(keys(jid=address, password=first_password)),
     "prosody_admins": each(address),
     "prosody_archive_expires_after": duration_or_never,
+    "prosody_archive_messages": between(100, 10_000_000, "messages"),
+    "prosody_blocklists": each(keys(service=domain_or_address, node=line, policy=agreement)),
     "prosody_c2s_rate": rate,
     "prosody_c2s_stanza_size": between(10_000, 10_000_000, "bytes (RFC 6120 section 13.12)"),
+    "prosody_contact_requests_per_account": between(1, 100_000),
     "prosody_contacts": contacts,
+    "prosody_contacts_per_account": between(10, 100_000),
+    "prosody_denied_senders": each(domain_or_address),
     "prosody_e2ee_exceptions": each(domain_or_address),
     "prosody_e2ee_policies": policies(*ENCRYPTION_POLICIES),
     "prosody_extra_modules": each(module_name),
     "prosody_fragments": each(fragment),
     "prosody_hosts": completed_hosts,
     "prosody_invitation_expires_after": duration,
+    "prosody_invitations_per_account": between(1, 100_000),
     "prosody_login_account_attempts": between(1, 1000),
     "prosody_login_address_attempts": between(1, 100_000),
     "prosody_login_period": duration,
     "prosody_memory_max": memory,
     "prosody_open_files": between(1024, 1_048_576),
     "prosody_password_length": between(8, 128, "characters"),
+    "prosody_pep_nodes_per_account": between(10, 100_000),
     "prosody_resume_period": duration,
     "prosody_room_archive_expires_after": duration_or_never,
+    "prosody_room_rate": between(1, 1000, "events a second"),
     "prosody_s2s_rate": rate,
     "prosody_s2s_stanza_size": between(10_000, 100_000_000, "bytes (RFC 6120 section 13.12)"),
     "prosody_sessions_per_account": between(1, 10_000),
     "prosody_stanza_elements": between(100, 1_000_000),
+    "prosody_stranger_recipients": between(1, 100_000, "people"),
     "prosody_tombstones_expire_after": duration_or_never,
     "prosody_upload_daily_quota": between(1, 2**50, "bytes"),
     "prosody_upload_expires_after": duration,

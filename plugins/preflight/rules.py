@@ -131,6 +131,19 @@ def encryption_policies_are_for_our_services(deployment: Deployment) -> Iterator
             yield problem("prosody_e2ee_policies", name, wanted)
 
 
+@rule("prosody_denied_senders", "prosody_hosts")
+def denied_senders_are_elsewhere(deployment: Deployment) -> Iterator[Problem]:
+    """Nobody of this server is denied: an account here is suspended instead."""
+    served = {name for host in deployment.values["prosody_hosts"] for name in host["names"]}
+    variable = deployment.origin("prosody_denied_senders")
+    for index, sender in enumerate(deployment.values["prosody_denied_senders"]):
+        domain = domain_name(sender.rpartition("@")[2])
+        whole = "@" not in sender
+        if any(name == domain or (whole and name.endswith(f".{domain}")) for name in served):
+            wanted = "a domain or address elsewhere is wanted; an account here is suspended (docs/policies.md)"
+            yield problem(f"{variable}[{index}]", sender, wanted)
+
+
 @rule("mfa_host_policies", "mfa_hosts")
 def second_factor_policies_are_for_our_hosts(deployment: Deployment) -> Iterator[Problem]:
     """Each policy of the second factor is for a virtual host of this server."""

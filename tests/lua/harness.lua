@@ -6,11 +6,15 @@
 --   sent                the stanzas given to module:send, in order
 --   timers              the functions given to module:add_timer, in order
 --   log                 the lines that sessions made by new_session have logged
+--   requests            what was given to module:send_iq, in order: { stanza =, answer(stanza), refuse(problem) }
+--   items               what was given to module:add_item, in order
 --   unload()            what Prosody does when it unloads the module
 
 local modules = "roles/prosody/files/modules/";
 
 clock = 0; -- what monotonic() answers, in seconds
+rosters = {}; -- [username] -> roster
+accounts = {}; -- [username] -> { enabled = }
 stores = {}; -- [store][user] -> record; survives a reload, as Prosody's storage does
 shared = {}; -- module:shared()
 tasks = {}; -- what util.timer was given, in order: { delay = , run = }
@@ -29,7 +33,9 @@ local function message_stanza(attr, body)
 end
 
 local function error_reply(to, kind, condition, text)
-	return { name = to.name, kind = kind, condition = condition, text = text };
+	local reply = stanza(to.name, { type = "error", to = to.attr.from, from = to.attr.to });
+	reply.kind, reply.condition, reply.text = kind, condition, text;
+	return reply;
 end
 
 local function current(self)
@@ -48,6 +54,22 @@ function stanza_mt:add_child(child)
 	return self;
 end
 
+function stanza_mt:remove_children(name, xmlns)
+	for i = #self.children, 1, -1 do
+		local child = self.children[i];
+		if type(child) == "table" and child.name == name and child.attr.xmlns == xmlns then
+			table.remove(self.children, i);
+		end
+	end
+end
+
+function stanza_mt:__tostring()
+	local attributes, content = {}, {};
+	for key, value in pairs(self.attr) do table.insert(attributes, (" %s='%s'"):format(key, value)); end
+	for _, child in ipairs(self.children) do table.insert(content, tostring(child)); end
+	return ("<%s%s>%s</%s>"):format(self.name, table.concat(attributes), table.concat(content), self.name);
+end
+
 function stanza_mt:up()
 	table.remove(self.last);
 	return self;
@@ -61,7 +83,9 @@ end
 function stanza_mt:childtags(name, xmlns)
 	return coroutine.wrap(function()
 		for _, child in ipairs(self.children) do
-			if type(child) == "table" and (not name or child.name == name) and (not xmlns or child.attr.xmlns == xmlns) then
+			local its = type(child) == "table" and child.attr.xmlns;
+			local is_meant = its == xmlns or not xmlns and its == self.attr.xmlns; -- as an element inherits it
+			if type(child) == "table" and (not name or child.name == name) and is_meant then
 				coroutine.yield(child);
 			end
 		end
@@ -137,6 +161,9 @@ end
 function jid.bare(address) return address and address:match("^[^/]*"); end
 function jid.node(address) return (jid.split(address)); end
 function jid.host(address) return (select(2, jid.split(address))); end
+function jid.prep(address) return address and address:lower(); end
+function jid.join(node, host) return node .. "@" .. host; end
+jid.prepped_split = jid.split;
 
 local function new_set(list)
 	local items = {};
@@ -154,15 +181,22 @@ local function same(text) return text; end
 
 local libraries = {
 	cache = { new = new_cache };
-	encodings = { base64 = { decode = same }, stringprep = { nodeprep = lower, resourceprep = same, saslprep = same } };
-	hashes = { hmac_sha256 = pseudo_hash };
+	encodings = {
+		base64 = { decode = same, encode = same };
+		stringprep = { nodeprep = lower, resourceprep = same, saslprep = same };
+	};
+	hashes = { hmac_sha256 = pseudo_hash, sha256 = function(text) return "sha256 of " .. text; end };
 	hex = hex;
+	id = { medium = function() return "id"; end };
 	ip = ip;
 	jid = jid;
 	random = { bytes = function(count) return ("r"):rep(count); end };
 	["sasl.scram"] = { hashers = { ["SHA-1"] = hash_password, ["SHA-256"] = hash_password } };
 	set = { new = new_set };
-	stanza = { stanza = stanza, message = message_stanza, error_reply = error_reply };
+	stanza = {
+		stanza = stanza, message = message_stanza, error_reply = error_reply;
+		iq = function(attr) return stanza("iq", attr); end;
+	};
 	timer = {
 		add_task = function(delay, run)
 			table.insert(tasks, { delay = delay, run = run });
@@ -170,12 +204,56 @@ local libraries = {
 		end;
 		stop = function(task) task.run = function() end; end;
 	};
-	time = { monotonic = function() return clock; end };
+	time = { monotonic = function() return clock; end, now = function() return clock; end };
 	uuid = { generate = function() return "00000000-0000-4000-8000-000000000000"; end };
 };
 for name, library in pairs(libraries) do
 	package.loaded["prosody.util." .. name] = library;
 end
+
+package.loaded["prosody.core.rostermanager"] = {
+	load_roster = function(username)
+		rosters[username] = rosters[username] or { [false] = { pending = {} } };
+		return rosters[username];
+	end;
+};
+
+package.loaded["prosody.core.usermanager"] = {
+	user_exists = function(username) return accounts[username] ~= nil; end;
+	user_is_enabled = function(username) return accounts[username].enabled; end;
+	enable_user = function(username) accounts[username].enabled = true; return true; end;
+	disable_user = function(username) accounts[username].enabled = false; return true; end;
+	users = function() return pairs(accounts); end;
+};
+
+-- An archive is a list of { key, stanza, with }.
+local function new_archive(list)
+	local archive = {};
+	function archive:find(_, query) -- luacheck: ignore 212/self
+		local i = 0;
+		return function()
+			repeat i = i + 1; until not list[i] or not (query and query.with) or list[i].with == query.with
+			if list[i] then return list[i].key, list[i].stanza; end
+		end
+	end
+	function archive:delete(_, query) -- luacheck: ignore 212/self
+		for i = #list, 1, -1 do
+			for _, key in ipairs(query.ids) do
+				if list[i] and list[i].key == key then table.remove(list, i); end
+			end
+		end
+		return true;
+	end
+	return archive;
+end
+
+package.loaded["prosody.core.storagemanager"] = {
+	open = function(_, name)
+		stores[name] = stores[name] or {};
+		return new_archive(stores[name]);
+	end;
+	olddm = { getpath = function(slot) return "/nowhere/" .. slot; end };
+};
 
 -- net.server_epoll, as far as a connection has its methods from there
 package.loaded["prosody.net.server"] = {
@@ -185,7 +263,7 @@ package.loaded["prosody.net.server"] = {
 
 local function new_handle(options)
 	local handlers = {};
-	local handle = { timers = {}, sent = {} };
+	local handle = { timers = {}, sent = {}, requests = {}, items = {} };
 	local module = { host = "xmpp.example" };
 	handle.module = module;
 
@@ -196,6 +274,8 @@ local function new_handle(options)
 	module.get_option = option;
 	module.get_option_integer = option;
 	module.get_option_number = option;
+	module.get_option_boolean = option;
+	module.get_option_string = option;
 	module.get_option_enum = option;
 	function module.get_option_period(_, name, default)
 		local value = option(nil, name, default);
@@ -206,6 +286,19 @@ local function new_handle(options)
 		return new_set(option(nil, name, default));
 	end
 	function module.get_host_type() return options.host_type or "local"; end
+	function module.default_permission() end
+	function module.may(_, _, address) return (options.administrators or {})[address] or false; end
+	function module.log() end
+	function module.depends(_, name) return options[name]; end
+	function module.add_item(_, _, item) table.insert(handle.items, item); end
+	function module.send_iq(_, request)
+		local promise = {};
+		function promise:next(callback) self.answer = callback; return self; end
+		function promise:catch(callback) self.refuse = callback; return self; end
+		promise.stanza = request;
+		table.insert(handle.requests, promise);
+		return promise;
+	end
 	function module.send(_, sent) table.insert(handle.sent, sent); end
 	function module:set_global() self.host = "*"; end
 	function module.shared(_, path)
@@ -219,8 +312,17 @@ local function new_handle(options)
 	function module.add_timer(_, _, callback)
 		table.insert(handle.timers, callback);
 	end
-	function module.open_store(_, name)
+	function module.open_store(_, name, kind)
 		stores[name] = stores[name] or {};
+		if kind == "map" then
+			return {
+				set = function(_, user, key, value)
+					stores[name][user] = stores[name][user] or {};
+					stores[name][user][key] = value;
+					return true;
+				end;
+			};
+		end
 		return {
 			get = function(_, user) return stores[name][user or "*"]; end;
 			set = function(_, user, record) stores[name][user or "*"] = record; return true; end;
@@ -277,6 +379,7 @@ end
 local failed = false;
 function test(name, run)
 	clock, stores, shared, hashed_passwords = 0, {}, {}, 0;
+	rosters, accounts = {}, {};
 	tasks, interface = {}, {};
 	prosody = { full_sessions = {}, hosts = { ["xmpp.example"] = { sessions = {}, users = {} } } };
 	local ok, problem = xpcall(run, debug.traceback);

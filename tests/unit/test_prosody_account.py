@@ -7,7 +7,14 @@ import pytest
 from plugins.modules.prosody_account import Account, Answer, Trouble, bring
 
 JID = "alice@example.org"
-WANTED = {"state": "present", "password": None, "mfa_required": None, "mfa_reset": False, "actor": "olga"}
+WANTED = {
+    "state": "present",
+    "password": None,
+    "suspended": None,
+    "mfa_required": None,
+    "mfa_reset": False,
+    "actor": "olga",
+}
 
 
 DONE = Answer(True, "", "")
@@ -16,8 +23,11 @@ DONE = Answer(True, "", "")
 class Server:
     """As much of prosodyctl as the module calls, on one account, and all that it was told."""
 
-    def __init__(self, exists: bool = False, required: bool = False, enrolled: bool = False) -> None:
+    def __init__(
+        self, exists: bool = False, required: bool = False, enrolled: bool = False, suspended: bool = False
+    ) -> None:
         self.exists, self.required, self.enrolled, self.invited = exists, required, enrolled, False
+        self.suspended = suspended
         self.entered = ""
         self.told: list[tuple[str, ...]] = []
 
@@ -29,6 +39,17 @@ class Server:
 
     def shell_user_role(self) -> Answer:
         return Answer(self.exists, "", "" if self.exists else "No such user")
+
+    def shell_account_status(self) -> Answer:
+        return Answer(True, f"suspended: {'yes' if self.suspended else 'no'}\nsessions: 0\nOK: It", "")
+
+    def shell_account_suspend(self) -> Answer:
+        self.suspended = True
+        return DONE
+
+    def shell_account_resume(self) -> Answer:
+        self.suspended = False
+        return DONE
 
     def adduser(self) -> Answer:
         self.exists = True
@@ -77,6 +98,9 @@ def brought(server: Server, check_mode: bool = False, **wanted: object) -> dict:
         (Server(), {"password": "heron lamp quartz", "mfa_required": True}),
         (Server(), {"state": "invited"}),
         (Server(exists=True), {"state": "absent"}),
+        (Server(), {"password": "heron lamp quartz", "suspended": True}),
+        (Server(exists=True), {"suspended": True}),
+        (Server(exists=True, suspended=True), {"suspended": False}),
         (Server(exists=True), {"mfa_required": True}),
         (Server(exists=True, required=True), {"mfa_required": False}),
         (Server(exists=True, enrolled=True), {"mfa_reset": True}),
@@ -117,6 +141,12 @@ def test_the_log_learns_who_did_it() -> None:
     server = Server(exists=True, enrolled=True)
     brought(server, mfa_reset=True)
     assert server.told[-1] == ("shell", "mfa", "reset", JID, "--actor=olga")
+
+
+def test_a_suspended_account_stays_so_unless_it_is_said() -> None:
+    server = Server(exists=True, suspended=True)
+    assert not brought(server)["changed"]
+    assert server.suspended
 
 
 @pytest.mark.parametrize("jid", ["alice", "@example.org", "alice@", "alice@example.org/phone"])

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
+from conftest import GENTLE, OPEN, PEER, SECRET, archived, arrives, refusal, send
 
 from verification.probes import xmpp
-from verification.probes.tls import Offer
-from verification.probes.xmpp import Client, StanzaError, Stream
-from verification.targets import Target
+from verification.probes.xmpp import StanzaError
 
-OPEN, GENTLE, SECRET = "open.example", "gentle.example", "secret.example"
-PEER = "good.example"
 ROOMS = "conference.open.example"
 MUC = "http://jabber.org/protocol/muc"
 
@@ -46,52 +40,6 @@ PLAIN = {
 }
 
 
-@pytest.fixture
-def enter(target: Target, given_accounts) -> Iterator[Callable[[str], Client]]:
-    """A function that logs in to an account by its address."""
-    with contextlib.ExitStack() as clients:
-
-        def log_in(jid: str) -> Client:
-            password = next(account["password"] for account in given_accounts if account["jid"] == jid)
-            client = clients.enter_context(Client.login(*target.at(xmpp.C2S), jid, password))
-            client.send("<presence/>")
-            return client
-
-        yield log_in
-
-
-@pytest.fixture
-def peer(target: Target) -> Iterator[Stream]:
-    """Another server, which SECRET believes."""
-    pair = Path(target.variables["certificates"], "strangers")
-    offer = Offer(SECRET, certificate=pair / f"{PEER}.crt", key=pair / f"{PEER}.key")
-    stream, _ = target.stream(xmpp.S2S, SECRET, offer=offer, sender=PEER)
-    with stream:
-        xmpp.sasl(stream, "EXTERNAL", PEER)
-        stream.open()
-        yield stream
-
-
-def send(sender: Client, to: str, payload: str, kind: str = "chat") -> str:
-    """Send a message; its id, which occurs nowhere else."""
-    identifier = str(uuid.uuid4())
-    sender.send(f"<message type='{kind}' id='{identifier}' to='{to}'>{payload}</message>")
-    return identifier
-
-
-def refusal(sender: Client, to: str, payload: str, kind: str = "chat") -> StanzaError:
-    """Send a message that must come back, and return why it did."""
-    return StanzaError(sender.wait("message", type="error", id=send(sender, to, payload, kind)))
-
-
-def archived(client: Client, identifier: str) -> bool:
-    """Whether the account's archive has a message of that id."""
-    client.iq(
-        "set", "<query xmlns='urn:xmpp:mam:2'><set xmlns='http://jabber.org/protocol/rsm'><before/></set></query>"
-    )
-    return any(inner.get("id") == identifier for message in client.kept("message") for inner in message.iter())
-
-
 @pytest.mark.control("E2EE-02")
 @pytest.mark.parametrize("form", PLAIN)
 @pytest.mark.parametrize(
@@ -119,12 +67,11 @@ def test_what_is_encrypted_or_wordless_arrives(enter, evidence, form):
 
 @pytest.mark.control("E2EE-02")
 def test_other_servers_deliver_encrypted_messages_alone(enter, peer, evidence):
-    bob = enter(f"bob@{SECRET}")
-    refused, taken = str(uuid.uuid4()), str(uuid.uuid4())
-    for identifier, payload in ((refused, BODY), (taken, ENCRYPTED["OMEMO 0.9"])):
-        peer.send(f"<message type='chat' id='{identifier}' from='eve@{PEER}/x' to='{bob.jid}'>{payload}</message>")
-    bob.wait("message", id=taken)
-    assert refused not in {message.get("id") for message in bob.kept("message")}
+    bob, server = enter(f"bob@{SECRET}"), peer(SECRET)
+    refused, taken = (
+        send(server, bob.jid, payload, from_=f"eve@{PEER}/x") for payload in (BODY, ENCRYPTED["OMEMO 0.9"])
+    )
+    arrives(bob, refused, last=taken)
     evidence(f"from {PEER} over s2s: OMEMO delivered, plaintext not")
 
 

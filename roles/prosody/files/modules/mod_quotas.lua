@@ -1,0 +1,154 @@
+-- Limits how much of a kind one account may keep on the server.
+--
+-- Prosody bounds none of it: contacts, requests to become one that wait for an answer, nodes of personal eventing
+-- (PEP), invitations that nobody has taken up. What would be over the limit comes back with an error; what is there
+-- already stays. Reports of spam, of which each becomes a message to the administrators, are bounded by the hour: over
+-- that, the reported one is blocked, and nobody is told.
+--
+-- Options:
+--   quotas_contacts          integer, default 1000: entries of a roster
+--   quotas_contact_requests  integer, default 100: requests of others that wait for an answer
+--   quotas_pep_nodes         integer, default 200
+--   quotas_invitations       integer, default 20: invitations that are good and not taken up
+--   quotas_spam_reports      integer, default 20: reports an hour
+-- Events: iq/self/jabber:iq:roster:query, iq-set/self/urn:xmpp:blocking:block,
+--         iq/bare/http://jabber.org/protocol/pubsub:pubsub,
+--         iq-set/host/http://jabber.org/protocol/commands:command, pre-presence/bare,
+--         pre-presence/full, presence/bare, presence/full.
+-- Source: RFC 6121 section 2.3.3, XEP-0163, XEP-0377, XEP-0401, CWE-770.
+
+local rostermanager = require "prosody.core.rostermanager";
+local cache = require "prosody.util.cache";
+local jid = require "prosody.util.jid";
+local st = require "prosody.util.stanza";
+local now = require "prosody.util.time".now;
+
+local contacts = module:get_option_integer("quotas_contacts", 1000, 1);
+local contact_requests = module:get_option_integer("quotas_contact_requests", 100, 1);
+local pep_nodes = module:get_option_integer("quotas_pep_nodes", 200, 10);
+local invitations = module:get_option_integer("quotas_invitations", 20, 1);
+local spam_reports = module:get_option_integer("quotas_spam_reports", 20, 1);
+
+local before_others = 600; -- mod_adhoc is at 500
+
+local function count(list)
+	local number = 0;
+	for key in pairs(list) do
+		if key then number = number + 1; end -- a roster's key `false` is no contact
+	end
+	return number;
+end
+
+local function refuse(event, text)
+	event.origin.send(st.error_reply(event.stanza, "cancel", "resource-constraint", text));
+	return true;
+end
+
+-- Contacts
+
+local function roster_of(username)
+	return rostermanager.load_roster(username, module.host);
+end
+
+local function is_full(username, address)
+	local roster = roster_of(username);
+	return not roster[address] and count(roster) >= contacts;
+end
+
+local too_many_contacts = "You have as many contacts as an account may have: remove one first.";
+
+module:hook("iq/self/jabber:iq:roster:query", function(event)
+	local item = event.stanza.attr.type == "set" and event.stanza.tags[1]:get_child("item");
+	local address = item and item.attr.subscription ~= "remove" and jid.prep(item.attr.jid);
+	if address and is_full(event.origin.username, address) then
+		return refuse(event, too_many_contacts);
+	end
+end, before_others);
+
+local adds_a_contact = { subscribe = true, subscribed = true };
+
+local function judge_outgoing(event)
+	local attr, username = event.stanza.attr, event.origin.username;
+	if username and attr.to and adds_a_contact[attr.type] and is_full(username, jid.bare(attr.to)) then
+		return refuse(event, too_many_contacts);
+	end
+end
+
+local function judge_incoming(event)
+	local attr = event.stanza.attr;
+	if attr.type ~= "subscribe" or not attr.to then return; end
+	local pending = roster_of(jid.node(attr.to))[false].pending;
+	if not pending[jid.bare(attr.from)] and count(pending) >= contact_requests then
+		return refuse(event, "Too many requests wait for an answer there.");
+	end
+end
+
+for _, kind in ipairs { "bare", "full" } do
+	module:hook("pre-presence/" .. kind, judge_outgoing, before_others);
+	module:hook("presence/" .. kind, judge_incoming, before_others);
+end
+
+-- PEP
+
+local pep = module:depends("pep");
+
+module:hook("iq/bare/http://jabber.org/protocol/pubsub:pubsub", function(event)
+	local username, to = event.origin.username, event.stanza.attr.to;
+	local action = event.stanza.tags[1].tags[1];
+	if event.stanza.attr.type ~= "set" or not username or to and to ~= jid.bare(event.stanza.attr.from) or not action
+		or action.name ~= "publish" and action.name ~= "create" then
+		return;
+	end
+	local nodes = pep.get_pep_service(username).nodes;
+	if not nodes[action.attr.node or ""] and count(nodes) >= pep_nodes then
+		return refuse(event, "The account has as many nodes as it may have: delete one first.");
+	end
+end, before_others);
+
+-- Invitations
+
+local tokens = module:open_store("invite_token");
+local tokens_map = module:open_store("invite_token", "map");
+
+local function pending_invitations(username)
+	local number = 0;
+	for token, expires in pairs(tokens:get(username) or {}) do
+		if expires > now() then
+			number = number + 1;
+		else
+			tokens_map:set(username, token, nil); -- Prosody keeps them for ever
+		end
+	end
+	return number;
+end
+
+module:hook("iq-set/host/http://jabber.org/protocol/commands:command", function(event)
+	local username, attr = event.origin.username, event.stanza.tags[1].attr;
+	if username and attr.node == "urn:xmpp:invite#invite" and pending_invitations(username) >= invitations then
+		return refuse(event, "You have as many open invitations as you may have: wait until they are taken up.");
+	end
+end, before_others);
+
+-- Reports
+
+local reported = cache.new(10000); -- username -> { since, number }
+
+local function may_report(username)
+	local record = reported:get(username);
+	if not record or now() - record.since >= 3600 then
+		record = { since = now(), number = 0 };
+		reported:set(username, record);
+	end
+	record.number = record.number + 1;
+	return record.number <= spam_reports;
+end
+
+module:hook("iq-set/self/urn:xmpp:blocking:block", function(event)
+	for item in event.stanza.tags[1]:childtags("item") do
+		for _, xmlns in ipairs { "urn:xmpp:reporting:0", "urn:xmpp:reporting:1" } do
+			if item:get_child("report", xmlns) and not may_report(event.origin.username) then
+				item:remove_children("report", xmlns);
+			end
+		end
+	end
+end, before_others);

@@ -1,0 +1,200 @@
+-- Holds back what strangers send like spammers do: messages with links, and messages or requests to very many people.
+--
+-- A stranger is who is neither on the roster of the one written to, nor was written to by that one first. Rooms that
+-- somebody has joined are none, nor are this server, its services and its administrators. What is held back is not
+-- kept: it comes back with the error policy-violation and a sentence, and its author may ask to become a contact.
+-- An encrypted message shows the server no links; that of how many people are addressed holds for it as well.
+--
+-- Options:
+--   strangers_links       boolean, default false: whether messages of strangers may have links
+--   strangers_recipients  integer, default 20: people of this server whom one stranger may address within an hour, and
+--                         people elsewhere, not yet contacts, whom somebody of this server may
+-- Events: pre-message/bare, pre-message/full, pre-presence/bare, pre-presence/full, message/bare, message/full,
+--         presence/bare, presence/full.
+-- Stores: strangers_written_to, map and keyval: whom an account has written to, and when (seconds since 1970).
+-- Source: XEP-0159, XEP-0205 section 3, RFC 6121 section 3.1.
+
+local rostermanager = require "prosody.core.rostermanager";
+local cache = require "prosody.util.cache";
+local jid = require "prosody.util.jid";
+local st = require "prosody.util.stanza";
+local now = require "prosody.util.time".now;
+
+local links_allowed = module:get_option_boolean("strangers_links", false);
+local most = module:get_option_integer("strangers_recipients", 20, 1);
+
+local hour = 3600;
+local remembered = 200; -- people for each account
+local sentence = {
+	link = "Your message was not delivered: who should get it does not know you, so write without a link, "
+		.. "or ask to become a contact first.";
+	many = "Not delivered: you have addressed too many people who do not know you. Try again in an hour.";
+};
+
+module:default_permission("prosody:admin", ":address-anybody");
+
+-- Links
+
+local function has_link_in(text)
+	text = text and text:lower() or "";
+	return text:find("%a[%w+.-]*://") or text:find("%f[%w]www%.%w") or text:find("%f[%w]xmpp:%S")
+		or text:find("%f[%w]mailto:%S") or text:find("%w%.%a%a+/%S");
+end
+
+local function has_link(message)
+	for _, name in ipairs { "body", "subject" } do
+		for child in message:childtags(name) do -- one for each language
+			if has_link_in(child:get_text()) then return true; end
+		end
+	end
+	for child in message:childtags("reference", "urn:xmpp:reference:0") do
+		if child.attr.type == "data" then return true; end
+	end
+	local html = message:get_child("html", "http://jabber.org/protocol/xhtml-im");
+	return message:get_child("x", "jabber:x:oob") or message:get_child("file-sharing", "urn:xmpp:sfs:0")
+		or html and tostring(html):find("%f[%w]href=");
+end
+
+-- Who knows whom
+
+local written = module:open_store("strangers_written_to");
+local written_map = module:open_store("strangers_written_to", "map");
+local lists = cache.new(1000); -- username -> { [bare JID] = when }
+
+local function list_of(username)
+	local list = lists:get(username);
+	if not list then
+		list = written:get(username) or {};
+		lists:set(username, list);
+	end
+	return list;
+end
+
+-- What clients send by themselves, such as receipts and the keys of OMEMO, is not written by anybody.
+local function is_written(message)
+	for _, xmlns in ipairs { "eu.siacs.conversations.axolotl", "urn:xmpp:omemo:1", "urn:xmpp:omemo:2" } do
+		local encrypted = message:get_child("encrypted", xmlns);
+		if encrypted and encrypted:get_child("payload") then return true; end
+	end
+	return message:get_child("body") or message:get_child("openpgp", "urn:xmpp:openpgp:0");
+end
+
+local function forget_oldest(username, list)
+	local count, oldest = 0, nil;
+	for address, when in pairs(list) do
+		count = count + 1;
+		if not oldest or when < list[oldest] then oldest = address; end
+	end
+	if count >= remembered then
+		list[oldest] = nil;
+		written_map:set(username, oldest, nil);
+	end
+end
+
+local function remember(username, address)
+	local list = list_of(username);
+	if not list[address] then
+		forget_oldest(username, list);
+		list[address] = math.floor(now());
+		written_map:set(username, address, list[address]);
+	end
+end
+
+local function knows(username, address)
+	local roster = rostermanager.load_roster(username, module.host);
+	return roster[address] or roster[jid.host(address)] or list_of(username)[address]; -- the host: a gateway
+end
+
+local function has_joined(address, room)
+	local session = prosody.full_sessions[address];
+	for occupant in pairs(session and session.directed or {}) do
+		if jid.bare(occupant) == room then return true; end
+	end
+	return false;
+end
+
+local function is_trusted(address)
+	local node, host = jid.split(address);
+	local service = prosody.hosts[host];
+	return service and (not node or service.type == "component") or module:may(":address-anybody", address);
+end
+
+-- How many are addressed
+
+local shared = module:shared("/*/strangers/addressed");
+shared.senders = shared.senders or cache.new(10000); -- bare JID -> { since, count, people }
+
+local function is_one_too_many(sender, recipient)
+	local record = shared.senders:get(sender);
+	if not record or now() - record.since >= hour then
+		record = { since = now(), count = 0, people = {} };
+		shared.senders:set(sender, record);
+	end
+	if record.people[recipient] then
+		return false;
+	elseif record.count < most then
+		record.people[recipient] = true;
+		record.count = record.count + 1;
+		return false;
+	elseif not record.told then
+		record.told = true;
+		module:log("warn", "%s has addressed %d people who do not know it within an hour, and goes on", sender, most);
+	end
+	return true;
+end
+
+-- The handlers
+
+local function hold_back(event, kind, reason)
+	event.origin.send(st.error_reply(event.stanza, kind, "policy-violation", sentence[reason]));
+	return true;
+end
+
+local function is_answer_or_event(stanza)
+	return stanza.attr.type == "error" or stanza:get_child("event", "http://jabber.org/protocol/pubsub#event");
+end
+
+local function judge_incoming(event)
+	local stanza = event.stanza;
+	local from, to = jid.bare(stanza.attr.from), jid.bare(stanza.attr.to);
+	if not to or from == to or is_trusted(from) or is_answer_or_event(stanza) or has_joined(stanza.attr.to, from)
+		or knows(jid.node(to), from) then
+		return;
+	elseif stanza.name == "message" and not links_allowed and has_link(stanza) then
+		return hold_back(event, "modify", "link");
+	elseif is_one_too_many(from, to) then
+		return hold_back(event, "wait", "many");
+	end
+end
+
+local function judge_outgoing(event)
+	local stanza, username = event.stanza, event.origin.username;
+	local from, to = jid.bare(stanza.attr.from), jid.bare(stanza.attr.to);
+	if not username or not to or is_answer_or_event(stanza) or stanza.attr.type == "groupchat" then
+		return;
+	end
+	local contact = rostermanager.load_roster(username, module.host)[to];
+	if contact and contact.subscription ~= "none" or to == from then
+		return;
+	elseif not prosody.hosts[jid.host(to)] and not is_trusted(from) and is_one_too_many(from, to) then
+		return hold_back(event, "wait", "many");
+	elseif stanza.name == "message" and is_written(stanza) then
+		remember(username, to);
+	end
+end
+
+local function of_requests(judge)
+	return function(event)
+		if event.stanza.attr.type == "subscribe" then
+			return judge(event);
+		end
+	end
+end
+
+local before_archiving = 90; -- and after the policy for encryption, which has more to say
+for _, kind in ipairs { "bare", "full" } do
+	module:hook("message/" .. kind, judge_incoming, before_archiving);
+	module:hook("presence/" .. kind, of_requests(judge_incoming), before_archiving);
+	module:hook("pre-message/" .. kind, judge_outgoing, before_archiving);
+	module:hook("pre-presence/" .. kind, of_requests(judge_outgoing), before_archiving);
+end
