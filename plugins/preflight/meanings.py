@@ -450,6 +450,7 @@ MEANINGS: dict[str, Meaning] = {
     "prosody_hosts": completed_hosts,
     "prosody_invitation_expires_after": duration,
     "prosody_invitations_per_account": between(1, 100_000),
+    "prosody_offline_messages_per_account": between(1, 100_000),
     "prosody_login_account_attempts": between(1, 1000),
     "prosody_login_address_attempts": between(1, 100_000),
     "prosody_login_period": duration,

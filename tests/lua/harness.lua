@@ -230,6 +230,7 @@ package.loaded["prosody.core.usermanager"] = {
 local function new_archive(list)
 	local archive = {};
 	function archive:find(_, query) -- luacheck: ignore 212/self
+		if query and query.limit == 0 then return nil, #list; end
 		local i = 0;
 		return function()
 			repeat i = i + 1; until not list[i] or not (query and query.with) or list[i].with == query.with
@@ -314,7 +315,9 @@ local function new_handle(options)
 	end
 	function module.open_store(_, name, kind)
 		stores[name] = stores[name] or {};
-		if kind == "map" then
+		if kind == "archive" then
+			return new_archive(stores[name]);
+		elseif kind == "map" then
 			return {
 				set = function(_, user, key, value)
 					stores[name][user] = stores[name][user] or {};

@@ -11,7 +11,7 @@ local function new_quotas()
 	services = {};
 	return load_module("quotas", {
 		pep = pep, quotas_contacts = 3, quotas_contact_requests = 3, quotas_pep_nodes = 3, quotas_invitations = 3;
-		quotas_spam_reports = 3;
+		quotas_spam_reports = 3, quotas_offline_messages = 3;
 	});
 end
 
@@ -99,6 +99,17 @@ test("an account has a bounded number of open invitations, and expired ones are 
 	expect(invite("other"), nil);
 	clock = 201;
 	expect(invite(), nil);
+end);
+
+test("messages for somebody who is away are kept for the next login within a bound", function()
+	local quotas = new_quotas();
+	stores.offline = {};
+	local sent = stanza("message", { to = "bob@xmpp.example" });
+	local function taken() return quotas.fire("message/offline/handle", { stanza = sent }); end
+	expect(taken(), nil);
+	stores.offline = { { "1" }, { "2" }, { "3" } };
+	quotas = new_quotas();
+	expect(taken(), true);
 end);
 
 test("reports are told within a bound, and blocking goes on", function()

@@ -16,7 +16,9 @@ ROWS = 300
 @pytest.fixture(scope="module")
 def program():
     loader = SourceFileLoader("prosody_checkpoint", str(PROGRAM))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("prosody_checkpoint", loader))
+    spec = importlib.util.spec_from_loader("prosody_checkpoint", loader)
+    assert spec
+    module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     return module
 

@@ -8,10 +8,10 @@ import pytest
 from conftest import OPEN, PEER, archived, send, settle, stranger
 
 from verification.probes.services import FORM, MUC, invite, join
-from verification.probes.xmpp import Client, StanzaError
+from verification.probes.xmpp import C2S, Client, StanzaError
 
 # As the inventory has them.
-CONTACTS, REQUESTS, NODES, INVITATIONS, MESSAGES = 10, 10, 10, 3, 100
+CONTACTS, REQUESTS, NODES, INVITATIONS, MESSAGES, WAITING = 10, 10, 10, 3, 100, 10
 PUBSUB = "http://jabber.org/protocol/pubsub"
 COMMANDS = "http://jabber.org/protocol/commands"
 
@@ -89,6 +89,22 @@ def test_reports_of_spam_are_bounded(person, enter, evidence):
     blocked = alice.iq("get", "<blocklist xmlns='urn:xmpp:blocking'/>").findall(".//{urn:xmpp:blocking}item")
     evidence(f"25 reports -> {len(told)} messages to the administrator, {len(blocked)} blocked")
     assert (len(told), len(blocked)) == (20, 25)
+
+
+@pytest.mark.control("FLOOD-07")
+def test_messages_that_wait_for_a_login_are_bounded(person, target, evidence):
+    alice, bob = person(), person()
+    bob.stream.close()
+    sent = [send(alice, bob.bare, f"<body>{number}</body>") for number in range(WAITING + 5)]
+    settle(alice)
+    with Client.login(*target.at(C2S), bob.bare, bob.password) as bob:
+        bob.send("<presence/>")
+        settle(bob)
+        waited = [m.get("id") for m in bob.kept("message") if m.find("{urn:xmpp:delay}delay") is not None]
+        kept = [message for message in sent if archived(bob, message)]
+    evidence(f"{len(sent)} messages for somebody who is away -> {len(waited)} at the next login, all in the archive")
+    assert waited == sent[:WAITING]
+    assert kept == sent
 
 
 @pytest.mark.control("FLOOD-07")

@@ -2,20 +2,22 @@
 --
 -- Prosody bounds none of it: contacts, requests to become one that wait for an answer, nodes of personal eventing
 -- (PEP), invitations that nobody has taken up. What would be over the limit comes back with an error; what is there
--- already stays. Reports of spam, of which each becomes a message to the administrators, are bounded by the hour: over
--- that, the reported one is blocked, and nobody is told.
+-- already stays. Of messages for somebody who is away the archive has each, so those over the limit are not kept a
+-- second time for the next login, which hands out all at once. Reports of spam, of which each becomes a message to the
+-- administrators, are bounded by the hour: over that, the reported one is blocked, and nobody is told.
 --
 -- Options:
 --   quotas_contacts          integer, default 1000: entries of a roster
 --   quotas_contact_requests  integer, default 100: requests of others that wait for an answer
 --   quotas_pep_nodes         integer, default 200
 --   quotas_invitations       integer, default 20: invitations that are good and not taken up
+--   quotas_offline_messages  integer, default 500: messages that wait for the next login
 --   quotas_spam_reports      integer, default 20: reports an hour
 -- Events: iq/self/jabber:iq:roster:query, iq-set/self/urn:xmpp:blocking:block,
 --         iq/bare/http://jabber.org/protocol/pubsub:pubsub,
---         iq-set/host/http://jabber.org/protocol/commands:command, pre-presence/bare,
+--         iq-set/host/http://jabber.org/protocol/commands:command, message/offline/handle, pre-presence/bare,
 --         pre-presence/full, presence/bare, presence/full.
--- Source: RFC 6121 section 2.3.3, XEP-0163, XEP-0377, XEP-0401, CWE-770.
+-- Source: RFC 6121 section 2.3.3, XEP-0160, XEP-0163, XEP-0377, XEP-0401, CWE-770.
 
 local rostermanager = require "prosody.core.rostermanager";
 local cache = require "prosody.util.cache";
@@ -27,6 +29,7 @@ local contacts = module:get_option_integer("quotas_contacts", 1000, 1);
 local contact_requests = module:get_option_integer("quotas_contact_requests", 100, 1);
 local pep_nodes = module:get_option_integer("quotas_pep_nodes", 200, 10);
 local invitations = module:get_option_integer("quotas_invitations", 20, 1);
+local offline_messages = module:get_option_integer("quotas_offline_messages", 500, 1);
 local spam_reports = module:get_option_integer("quotas_spam_reports", 20, 1);
 
 local before_others = 600; -- mod_adhoc is at 500
@@ -128,6 +131,16 @@ module:hook("iq-set/host/http://jabber.org/protocol/commands:command", function(
 		return refuse(event, "You have as many open invitations as you may have: wait until they are taken up.");
 	end
 end, before_others);
+
+-- Messages for the next login
+
+local offline = module:open_store("offline", "archive");
+local after_push = 0; -- mod_cloud_notify is at 1, mod_offline at -1
+
+module:hook("message/offline/handle", function(event)
+	local _, waiting = offline:find(jid.node(event.stanza.attr.to), { limit = 0, total = true });
+	if (waiting or 0) >= offline_messages then return true; end
+end, after_push);
 
 -- Reports
 
