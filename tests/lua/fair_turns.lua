@@ -138,6 +138,22 @@ test("a large stanza is read in one turn, in pieces twice as large each time", f
 	expect(alice.paused, nil);
 end);
 
+test("what comes with the end of a handshake is read, and no hands are shaken twice", function()
+	load_turns();
+	local shaken = 0;
+	local read = interface.onreadable;
+	function interface.tlshandshake(conn)
+		shaken = shaken + 1;
+		read(conn);
+	end
+	interface.onreadable = read;
+	load_module("fair_turns", {});
+	local guest = connect("guest", { buffered = 5000 });
+	guest:tlshandshake();
+	expect(shaken, 1);
+	expect(#served, 2);
+end);
+
 test("a turn ends with what costs much", function()
 	load_turns();
 	local alice = log_in(connect("alice", { buffered = 2000, cost = 0.0005 }), "alice");

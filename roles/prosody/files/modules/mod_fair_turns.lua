@@ -133,6 +133,7 @@ local function work(conn, what, who)
 			conn:destroy();
 			more = false;
 		end
+		what = conn.onreadable; -- a handshake may have ended, or begun
 		cost = processor_time() - began;
 	until not more or cost > turn_length
 	serving = nil;
