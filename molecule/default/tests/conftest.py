@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from verification.conftest import accounts, accounts_here, evidence, given_accou
 
 KIT = Path(__file__).resolve().parents[3]
 Deploy = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture
+def marker() -> str:
+    """A text that occurs nowhere else."""
+    return f"portcullis-{uuid.uuid4()}"
 
 
 @pytest.fixture

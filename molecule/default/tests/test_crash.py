@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,12 +63,6 @@ def flood(client: Client, to: str, marker: str) -> int:
     except (OSError, Refused, StreamEnded):
         return handled
     pytest.fail(f"the server lived through {MESSAGES} messages")
-
-
-@pytest.fixture
-def marker() -> str:
-    """A text that occurs nowhere else."""
-    return f"portcullis-{uuid.uuid4()}"
 
 
 @pytest.mark.control("CHAT-15")
