@@ -8,48 +8,15 @@ import time
 
 import pytest
 
-from verification.probes import sasl2, xmpp
+from verification.probes import entrances, sasl2, xmpp
+from verification.probes.entrances import WAYS
 from verification.probes.prosody_console import Refused
-from verification.probes.web_streams import BoshStream, WebSocketStream
-from verification.probes.xmpp import AuthenticationFailed, Client, Scram, Stream, StreamEnded
-
-WAYS = ["SASL", "SASL2", "direct TLS", "WebSocket", "BOSH"]
-HTTPS = 443
-
-
-def open_stream(target, way: str, domain: str) -> tuple[Stream, xmpp.ET.Element]:
-    """A stream on one of the ways in, and its features."""
-    if way in ("SASL", "SASL2"):
-        return target.stream(xmpp.C2S, domain)
-    if way == "direct TLS":
-        return target.stream(xmpp.C2S_DIRECT, domain)
-    name = next(host.web for host in target.hosts if host.domain == domain)
-    address, port = target.at(HTTPS)
-    stream = (
-        WebSocketStream(address, port, name, domain)
-        if way == "WebSocket"
-        else BoshStream(address, port, name, domain, target.ca_file)
-    )
-    return stream, stream.open()
+from verification.probes.xmpp import AuthenticationFailed, Client, Scram, StreamEnded
 
 
 def log_in(target, way: str, user, password: str) -> Client:
     """Log in by SCRAM and bind a resource. Raises AuthenticationFailed."""
-    stream, _ = open_stream(target, way, user.domain)
-    exchange = Scram(user.name, password)
-    client = Client(stream, user.jid)
-    try:
-        if way == "SASL2":
-            client.jid = sasl2.scram(stream, exchange).jid
-            stream.expect("features")
-            return client
-        xmpp.scram(stream, "SCRAM-SHA-256", exchange)
-        client.features = stream.open()
-        client.bind()
-    except BaseException:
-        stream.close()
-        raise
-    return client
+    return entrances.log_in(target, way, user.jid, password)
 
 
 def works(client: Client) -> bool:

@@ -1,4 +1,4 @@
-"""The fixtures of the verification, accounts that are made for one test, and other servers."""
+"""The fixtures of the verification, accounts that are made for one test, other servers, and real clients."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import testinfra
 
 from verification.conftest import evidence, given_accounts, target  # noqa: F401
-from verification.probes import xmpp
+from verification.probes import entrances, xmpp
 from verification.probes.tls import Offer
 from verification.probes.xmpp import Client, StanzaError, Stream
 from verification.targets import Target
@@ -21,13 +22,18 @@ PEER = "good.example"
 
 
 @pytest.fixture
-def enter(target: Target, given_accounts) -> Iterator[Callable[[str], Client]]:  # noqa: F811
-    """A function that logs in to an account by its address."""
+def password_of(given_accounts) -> Callable[[str], str]:  # noqa: F811
+    """A function that returns the password of an account."""
+    return {account["jid"]: account["password"] for account in given_accounts}.__getitem__
+
+
+@pytest.fixture
+def enter(target: Target, password_of) -> Iterator[Callable[..., Client]]:  # noqa: F811
+    """A function that logs in to an account by its address, in one of the ways in."""
     with contextlib.ExitStack() as clients:
 
-        def log_in(jid: str) -> Client:
-            password = next(account["password"] for account in given_accounts if account["jid"] == jid)
-            client = clients.enter_context(Client.login(*target.at(xmpp.C2S), jid, password))
+        def log_in(jid: str, way: str = "SASL") -> Client:
+            client = clients.enter_context(entrances.log_in(target, way, jid, password_of(jid)))
             client.send("<presence/>")
             return client
 
@@ -65,6 +71,12 @@ def peer(target: Target) -> Iterator[Callable[..., Stream]]:  # noqa: F811
             return stream
 
         yield connect
+
+
+@pytest.fixture(scope="session")
+def clients_machine(pytestconfig: pytest.Config) -> testinfra.host.Host:
+    """Where the real clients are (molecule/policies/clients)."""
+    return testinfra.get_host(f"ansible://client?ansible_inventory={pytestconfig.getoption('ansible_inventory')}")
 
 
 def stranger() -> str:

@@ -7,7 +7,7 @@ import uuid
 import pytest
 from conftest import GENTLE, OPEN, PEER, SECRET, archived, arrives, refusal, send
 
-from verification.probes import xmpp
+from verification.probes import entrances, xmpp
 from verification.probes.xmpp import StanzaError
 
 ROOMS = "conference.open.example"
@@ -111,3 +111,54 @@ def test_no_policy_holds_elsewhere(enter, evidence):
     alice, bob = enter(f"alice@{OPEN}"), enter(f"bob@{OPEN}")
     bob.wait("message", id=send(alice, bob.jid, BODY))
     evidence(f"plaintext within {OPEN} -> delivered")
+
+
+@pytest.mark.control("E2EE-02")
+@pytest.mark.parametrize("version", ["oldmemo", "twomemo"])
+def test_a_real_client_is_understood_with_omemo_and_refused_without(
+    clients_machine, target, password_of, evidence, version
+):
+    people = "\n".join(
+        word for name in ("alice", "bob") for word in (f"{name}@{SECRET}", password_of(f"{name}@{SECRET}"))
+    )
+    said = clients_machine.check_output("printf %%s %s | with-omemo %s %s 2>/dev/null", people, target.address, version)
+    read, refused = said.splitlines()
+    evidence(f"slixmpp with {version} within {SECRET} -> the other reads {read!r}; without -> {refused}")
+    assert "What only the two of us can read" in read
+    assert "switch on OMEMO" in refused
+
+
+@pytest.mark.control("E2EE-02")
+@pytest.mark.parametrize("way", entrances.WAYS)
+def test_the_policy_holds_on_every_way_in(enter, evidence, way):
+    alice, bob = enter(f"alice@{SECRET}", way), enter(f"bob@{SECRET}", way)
+    error = refusal(alice, bob.jid, BODY)
+    bob.wait("message", id=send(alice, bob.jid, ENCRYPTED["OMEMO 0.9"]))
+    assert not [message for message in bob.kept("message") if message.findtext("client:body", "", xmpp.NS) in BODY]
+    evidence(f"{way}: plaintext -> {error.condition}, OMEMO -> delivered")
+    assert error.condition == "policy-violation"
+
+
+@pytest.mark.control("E2EE-02")
+def test_carbons_copy_what_passes_alone(enter, evidence):
+    alice, tablet, bob, phone = (enter(f"{name}@{SECRET}") for name in ("alice", "alice", "bob", "bob"))
+    for client in (tablet, phone):
+        client.iq("set", "<enable xmlns='urn:xmpp:carbons:2'/>")
+    refusal(alice, bob.jid, BODY)
+    identifier = send(alice, bob.jid, ENCRYPTED["OMEMO 0.9"])
+    for client, kind in ((tablet, "sent"), (phone, "received")):
+        copy = client.wait("message", from_=client.bare)
+        inner = copy.find(f"{{urn:xmpp:carbons:2}}{kind}//{{jabber:client}}message")
+        assert inner is not None
+        assert inner.get("id") == identifier
+    evidence("plaintext, then OMEMO: carbons are made of the second alone, for the sender and for the receiver")
+
+
+@pytest.mark.control("E2EE-02")
+def test_plaintext_does_not_leave_for_another_server(enter, evidence):
+    alice, abroad = enter(f"alice@{SECRET}"), f"eve@{PEER}"
+    refused = refusal(alice, abroad, BODY)
+    tried = refusal(alice, abroad, ENCRYPTED["OMEMO 0.9"])
+    evidence(f"to {PEER}: plaintext -> {refused.condition}; OMEMO is tried -> {tried.condition}")
+    assert refused.condition == "policy-violation"
+    assert tried.condition != "policy-violation"
