@@ -217,3 +217,15 @@ def test_a_name_cannot_have_another_address_banned(host, evidence):
     )
     evidence(f"a user name that ends like a log line -> {found}")
     assert found.split() == ["192.0.2.77"]
+
+
+@pytest.mark.kit
+@pytest.mark.control("FLOOD-26")
+def test_the_journal_is_read(host, evidence):
+    with host.sudo():
+        host.check_output(f"{PROGRAM} check")
+        timer = host.check_output("systemctl show portcullis-bans-check.timer --property=ActiveState,UnitFileState")
+        assert {"ActiveState=active", "UnitFileState=enabled"} == set(timer.split()), timer
+        failed = host.run("systemctl is-failed portcullis-bans-check")
+    evidence("each jail of fail2ban has read the journal to its end; a timer looks every five minutes")
+    assert failed.rc, failed.stdout

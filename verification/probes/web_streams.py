@@ -24,16 +24,23 @@ TEXT, CLOSE = 1, 8  # opcodes of WebSocket frames
 class WebSocketStream(Stream):
     """One XMPP stream over a WebSocket; each frame holds one element."""
 
-    def __init__(self, address: str, port: int, name: str, domain: str) -> None:
-        """Connect to `address` as host `name` for the XMPP `domain`. Raises OSError, tls.Refused, ConnectionError."""
+    def __init__(
+        self, address: str, port: int, name: str, domain: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Connect to `address` as host `name` for the XMPP `domain`; `headers` go with the request.
+
+        Raises OSError, tls.Refused, ConnectionError.
+        """
         channel = Channel.connect(address, port)
         channel.start_tls(Offer(name, alpn=("http/1.1",)))
         super().__init__(channel, domain)
         self._buffer = b""
         key = base64.b64encode(secrets.token_bytes(16)).decode()
+        more = "".join(f"{field}: {value}\r\n" for field, value in (headers or {}).items())
         channel.send(
             f"GET /xmpp-websocket HTTP/1.1\r\nHost: {name}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: xmpp\r\n\r\n".encode()
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: xmpp\r\n"
+            f"{more}\r\n".encode()
         )
         while b"\r\n\r\n" not in self._buffer:
             self._fill(TIMEOUT)

@@ -12,9 +12,7 @@ from attacks.catalogue import Succeeded
 from attacks.stage import Origin, Victim
 
 from verification.probes import crowd, ports, xmpp
-from verification.probes.guessing import guess
 from verification.probes.tls import Refused
-from verification.probes.web_streams import BoshStream
 from verification.probes.xmpp import Refusal
 from verification.test_bans import PATIENCE, PROGRAM, WAIT, line_about
 
@@ -84,34 +82,35 @@ def test_who_guesses_is_refused_everywhere_and_nobody_else_is(ours, origins, ban
     assert open_to(mallory, ours) == EVERYTHING
 
 
-def lying(victim: Victim) -> None:
-    """Guess over BOSH, and say that it is the office."""
-    liar = victim.clients.address
-    headers = {"X-Forwarded-For": liar, "X-Real-IP": liar, "Forwarded": f"for={liar}"}
-    place = (*victim.target.at(victim.web), victim.domain, victim.domain, victim.target.ca_file)
-    way = passwords.way_of(victim.target, "SASL")
-    for _ in range(FAILURES):
-        stream = BoshStream(*place, headers=headers)
-        stream.open()
-        guess(way, stream, "nobody-who-lies")
-        stream.close()
+def lying(way: Callable[[Victim, dict[str, str]], str]) -> Callable[[Victim], str]:
+    """A way in over HTTP, and the guesser says that it is the office."""
+
+    def guess(victim: Victim) -> str:
+        liar = victim.clients.address
+        return way(victim, {"X-Forwarded-For": liar, "X-Real-IP": liar, "Forwarded": f"for={liar}"})
+
+    return guess
 
 
 WAYS = {
     "SASL": passwords.guesses_sasl,
     "SASL2": passwords.guesses_sasl2,
+    "FAST": passwords.guesses_fast,
     "BOSH": passwords.guesses_bosh,
-    "BOSH, as from the office": lying,
+    "BOSH, as from the office": lying(passwords.guesses_bosh),
     "WebSocket": passwords.guesses_websocket,
+    "WebSocket, as from the office": lying(passwords.guesses_websocket),
     "account page": passwords.guesses_page,
+    "account page, as from the office": lying(passwords.guesses_page),
 }
+FROM_MALLORY = {"SASL", "SASL2", "BOSH", "BOSH, as from the office"}
 
 
 @pytest.mark.control("FLOOD-23")
 @pytest.mark.control("WEB-08")
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_in_leads_to_a_ban(ours, origins, bans, hasty, evidence, way):
-    attacker = origins["trudy" if way in ("WebSocket", "account page") else "mallory"]
+    attacker = origins["mallory" if way in FROM_MALLORY else "trudy"]
     with contextlib.suppress(Succeeded, Refused, Refusal, OSError):  # the ban may come in between
         WAYS[way](ours)
     listing = ban_of(attacker, bans)
@@ -129,3 +128,27 @@ def test_a_ban_ends_by_itself(ours, origins, bans, evidence):
     while open_to(trudy, ours) != EVERYTHING:
         assert time.monotonic() < deadline, "a ban of 8 seconds does not end"
     evidence("banned for 8 seconds: refused, and let in again")
+
+
+@pytest.fixture
+def blind(ours: Victim) -> Iterator[None]:
+    """fail2ban goes on, its jail does not: so it was seen when the kernel had no inotify instances left."""
+    ours.host.check_output("systemctl start portcullis-bans-check")
+    ours.host.check_output("fail2ban-client set portcullis-xmpp idle on")
+    yield
+    ours.host.check_output("fail2ban-client set portcullis-xmpp idle off; systemctl start portcullis-bans-check")
+
+
+@pytest.mark.control("FLOOD-26")
+def test_a_jail_that_reads_nothing_is_noticed_and_started_anew(ours, origins, bans, blind, evidence):
+    mallory = origins["mallory"]
+    times = ours.target.variables["bans_login_failures"] + 10
+    guesses = mallory.call(crowd, "guess", ours.address, xmpp.C2S_DIRECT, f"nobody@{ours.domain}", times)
+    deadline = time.monotonic() + PATIENCE
+    while (look := ours.host.run(f"{PROGRAM} check")).rc == 0:
+        assert time.monotonic() < deadline, f"{len(guesses)} guesses are not read, and nobody is told"
+        time.sleep(1)
+    assert line_about(mallory.address, bans("list")) is None
+    assert ours.host.run("systemctl start portcullis-bans-check").rc, "the unit does not fail"
+    assert ours.host.check_output("systemctl is-failed portcullis-bans-check") == "failed"
+    evidence(f"{look.stderr.strip()}; started anew -> {ban_of(mallory, bans)}")

@@ -10,7 +10,7 @@ import subprocess
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import urlencode
 
 from verification.probes import http, sasl2, xmpp
@@ -24,6 +24,7 @@ from .stage import Victim
 
 GUESSES = 10
 GUESSED = "not-authorized"
+Headers = Mapping[str, str] | None
 LOOKED_AT = 6  # guesses that a server may judge by the password before it says no to all
 SLOWEST_RATIO = 1.25
 
@@ -82,27 +83,27 @@ def guesses_fast(victim: Victim) -> str:
 
 
 @attack("Guess a password over BOSH", "AUTH-04", stock=GIVES_IN)
-def guesses_bosh(victim: Victim) -> str:
-    address, port = victim.target.at(victim.web)
-    connect = lambda: BoshStream(address, port, victim.domain, victim.domain, victim.target.ca_file)  # noqa: E731
+def guesses_bosh(victim: Victim, headers: Headers = None) -> str:
+    place = (*victim.target.at(victim.web), victim.domain, victim.domain, victim.target.ca_file)
+    connect = lambda: BoshStream(*place, headers)  # noqa: E731
     return guesses(way_of(victim.target, "SASL"), connect, opened=False)
 
 
 @attack("Guess a password over WebSocket", "AUTH-04", stock=GIVES_IN)
-def guesses_websocket(victim: Victim) -> str:
-    address, port = victim.other.at(victim.web)
-    connect = lambda: WebSocketStream(address, port, victim.domain, victim.domain)  # noqa: E731
+def guesses_websocket(victim: Victim, headers: Headers = None) -> str:
+    place = (*victim.other.at(victim.web), victim.domain, victim.domain)
+    connect = lambda: WebSocketStream(*place, headers)  # noqa: E731
     return guesses(way_of(victim.other, "SASL"), connect, opened=False)
 
 
 @attack("Guess a password on the account page", "AUTH-04", stock=None)
-def guesses_page(victim: Victim) -> str:
+def guesses_page(victim: Victim, headers: Headers = None) -> str:
     name, answers = f"nobody-{uuid.uuid4().hex[:8]}", []
 
     def ask(method: str, cookie: str = "", body: bytes | None = None) -> http.Response:
-        headers = {"Cookie": cookie, "Content-Type": "application/x-www-form-urlencoded"}
+        fields = {**(headers or {}), "Cookie": cookie, "Content-Type": "application/x-www-form-urlencoded"}
         place = (*victim.other.at(victim.web), victim.domain, "/account/login")
-        return http.request(*place, method=method, headers=headers, body=body, ca_file=victim.other.ca_file)
+        return http.request(*place, method=method, headers=fields, body=body, ca_file=victim.other.ca_file)
 
     for _ in range(GUESSES):
         page = ask("GET")
