@@ -40,11 +40,13 @@ class Campaign:
         outcomes: server -> attack -> its outcome, or what went wrong with the attack itself.
         pings: server -> requests of a well-behaved client that were answered meanwhile.
         lost: server -> how its session ended, if it did.
+        memory: server -> what its process held before the attacks and after them, in MiB.
     """
 
     outcomes: dict[str, dict[str, Future[Outcome]]] = field(default_factory=dict)
     pings: dict[str, int] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
+    memory: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @pytest.fixture(scope="session")
@@ -85,26 +87,34 @@ def victim(inventory, name, origins, accounts, ways) -> Victim:
 
 @pytest.fixture(scope="session")
 def campaign(victims: dict[str, Victim]) -> Campaign:
-    """Every attack on both servers, one after another; those that wait run beside them."""
-    campaign = Campaign()
+    """Every attack on both servers: those that measure alone, one after another; then the others on both at once.
+
+    Those that wait run beside them.
+    """
+    campaign = Campaign(outcomes={name: {} for name in victims})
     victims["stock"].host.check_output("systemctl restart prosody")  # whose memory no earlier campaign has filled
     victims["stock"].seconds_away()
+    before = {name: victim.memory() for name, victim in victims.items()}
     over = threading.Event()
     with ThreadPoolExecutor(2 * WAITING + 4) as pool:
         watching = [pool.submit(watch, name, victim, campaign, over) for name, victim in victims.items()]
+        for attack in (attack for attack in CATALOGUE if attack.measures):
+            for name, victim in victims.items():
+                campaign.outcomes[name][attack.name] = tried(attack, victim)
         leading = [pool.submit(lead, name, victim, campaign, pool) for name, victim in victims.items()]
         for led in leading:
             led.result()
         over.set()
         for watched in watching:
             watched.result()
+    campaign.memory = {name: (before[name], victim.memory()) for name, victim in victims.items()}
     return campaign
 
 
 def lead(name: str, victim: Victim, campaign: Campaign, pool: ThreadPoolExecutor) -> None:
     """Attack one server."""
-    found = campaign.outcomes[name] = {}
-    for attack in sorted(CATALOGUE, key=lambda attack: not attack.waits):
+    found = campaign.outcomes[name]
+    for attack in sorted((attack for attack in CATALOGUE if not attack.measures), key=lambda attack: not attack.waits):
         if attack.waits:
             found[attack.name] = pool.submit(attack.on, victim)
         else:

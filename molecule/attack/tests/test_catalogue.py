@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from attacks import CATALOGUE, Attack, Verdict, table
+from attacks.members import MEMORY
 
 from verification.targets import Target
 
@@ -36,6 +37,13 @@ def test_a_well_behaved_client_is_served_throughout(campaign, target: Target, ev
     evidence(f"{campaign.pings[target.name]} requests of a client are answered while {len(CATALOGUE)} attacks run")
     assert target.name not in campaign.lost, f"its session ends: {campaign.lost[target.name]}"
     assert campaign.pings[target.name] > len(CATALOGUE)
+
+
+@pytest.mark.control("FLOOD-22")
+def test_memory_returns(campaign, target: Target, evidence):
+    before, after = campaign.memory[target.name]
+    evidence(f"{before:.0f} MiB before {len(CATALOGUE)} attacks, {after:.0f} MiB after them")
+    assert after - before < MEMORY, f"{after - before:.0f} MiB do not return"
 
 
 @pytest.mark.control("FLOOD-25")

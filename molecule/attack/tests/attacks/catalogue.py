@@ -21,15 +21,20 @@ class Verdict(Enum):
     """How a server stands an attack."""
 
     WITHSTANDS = "withstands"
+    IS_SLOWED = "is slowed"
     GIVES_IN = "gives in"
     ABSENT = "not offered"
 
 
-WITHSTANDS, GIVES_IN, ABSENT = Verdict
+WITHSTANDS, IS_SLOWED, GIVES_IN, ABSENT = Verdict
 
 
 class Succeeded(Exception):
     """The attack did what it wanted; the text says what."""
+
+
+class Slowed(Exception):
+    """The server withstands, but others have to wait; the text says how long."""
 
 
 class NotOffered(Exception):
@@ -52,10 +57,11 @@ class Attack:
         name: of the attack, one word.
         title: what is tried.
         area: what is attacked: the first words of the module's docstring.
-        run: tries it, and returns how the server withstood it, in words; raises Succeeded, NotOffered.
+        run: tries it, and returns how the server withstood it, in words; raises Succeeded, Slowed, NotOffered.
         stock: how a stock server stands it; None where that depends on the machine.
         controls: the controls of the catalogue that stand against it.
         waits: it does little but wait, so that it runs beside the others.
+        measures: it compares times, so that nothing runs beside it.
     """
 
     name: str
@@ -64,12 +70,15 @@ class Attack:
     run: Run
     stock: Verdict | None
     controls: tuple[str, ...]
-    waits: bool
+    waits: bool = False
+    measures: bool = False
 
     def on(self, victim: Victim) -> Outcome:
         """Attack. Whatever is neither success nor failure is raised."""
         try:
             return Outcome(WITHSTANDS, self.run(victim))
+        except Slowed as slowed:
+            return Outcome(IS_SLOWED, str(slowed))
         except Succeeded as success:
             return Outcome(GIVES_IN, str(success))
         except NotOffered as absent:
@@ -79,12 +88,12 @@ class Attack:
 CATALOGUE: list[Attack] = []
 
 
-def attack(title: str, *controls: str, stock: Verdict | None, waits: bool = False) -> Callable[[Run], Run]:
-    """Put a function into the catalogue under its name."""
+def attack(title: str, *controls: str, stock: Verdict | None, **how: bool) -> Callable[[Run], Run]:
+    """Put a function into the catalogue under its name; `how` says that it waits or measures."""
 
     def put(run: Run) -> Run:
         area = sys.modules[run.__module__].__doc__ or ""
-        CATALOGUE.append(Attack(run.__name__.replace("_", "-"), title, area, run, stock, controls, waits))
+        CATALOGUE.append(Attack(run.__name__.replace("_", "-"), title, area, run, stock, controls, **how))
         return run
 
     return put

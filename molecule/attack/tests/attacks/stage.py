@@ -25,6 +25,7 @@ from verification.targets import Target
 
 PORTS = (22, 80, 443, xmpp.C2S, xmpp.C2S_DIRECT, xmpp.S2S, xmpp.S2S_DIRECT, 5280, 5281)
 PATIENCE = 20  # seconds
+PROCESS = "/proc/$(systemctl show -p MainPID --value prosody)"
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,13 @@ class Victim:
         return stream
 
     def memory(self) -> float:
-        """What Prosody's process holds, in MiB."""
-        status = self.host.check_output("cat /proc/$(systemctl show -p MainPID --value prosody)/status")
+        """What Prosody's process holds, in MiB, from which `peak` begins anew."""
+        status = self.host.check_output(f"echo 5 >{PROCESS}/clear_refs; cat {PROCESS}/status")
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+    def peak(self) -> float:
+        """The most that it has held since then, in MiB."""
+        return int(self.host.check_output(f"cat {PROCESS}/status").partition("VmHWM:")[2].split()[0]) / 1024
 
     def journal(self, since: float) -> str:
         """What Prosody has logged since then, seconds since 1970."""
