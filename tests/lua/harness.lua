@@ -365,7 +365,7 @@ end
 function new_session(fields)
 	local session = { type = "c2s_unauthed", secure = true, ip = "192.0.2.1", sent = {}, logged = {} };
 	function session.send(sent) table.insert(session.sent, sent); end
-	function session.log(_, format, ...) table.insert(session.logged, format:format(...)); end
+	function session.log(level, format, ...) table.insert(session.logged, level .. ": " .. format:format(...)); end
 	function session:close(reason) self.closed = reason; end
 	for key, value in pairs(fields or {}) do
 		session[key] = value;

@@ -129,11 +129,11 @@ end);
 test("a failure is logged with its address last", function()
 	local throttle = load_module("login_throttle", options);
 	local _, session = guess(throttle, "alice", "192.0.2.1");
-	expect(session.logged[1], "failed login as alice@xmpp.example (not-authorized) from IP: 192.0.2.1");
+	expect(session.logged[1], "warn: failed login as alice@xmpp.example (not-authorized) from IP: 192.0.2.1");
 	local address = "2001:0db8:0000:0001:0000:0000:0000:0002";
 	_, session = guess(throttle, "alice", address);
 	expect(session.logged[1],
-		"failed login as alice@xmpp.example (not-authorized, network 2001:0db8:0000:0001::/64) from IP: " .. address);
+		"warn: failed login as alice@xmpp.example (not-authorized, network 2001:0db8:0000:0001::/64) from IP: " .. address);
 end);
 
 test("SASL2 names its conditions otherwise", function()

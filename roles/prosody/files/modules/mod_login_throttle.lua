@@ -6,7 +6,7 @@
 -- the server: reconnecting or changing the virtual host does not reset them. An account that has logged
 -- in from an address before is held to its own limit there and to no other.
 --
--- Each failure is one line, "failed login as USER@HOST (CONDITION) from IP: ADDRESS", the address at its end;
+-- Each failure is one line and a warning, "failed login as USER@HOST (CONDITION) from IP: ADDRESS", the address at its end;
 -- of IPv6 "(CONDITION, network NETWORK/64)". A client that shows a credential which was right once
 -- (`stale_credential` of its SASL handler) is no guesser: its failures are reported as that, and not counted.
 --
@@ -101,7 +101,7 @@ end
 
 local function report(source, username, condition)
 	local network = network_of(source.ip);
-	source.log("info", "failed login as %s@%s (%s%s) from IP: %s", username or "?", module.host, condition,
+	source.log("warn", "failed login as %s@%s (%s%s) from IP: %s", username or "?", module.host, condition,
 		network:find(":", 1, true) and ", network " .. network .. "/64" or "", source.ip or "?");
 end
 
