@@ -100,7 +100,8 @@ def test_guesses_begun_together_are_cut_off(target, guesses, evidence):
 @pytest.mark.control("AUTH-04")
 def test_a_stream_has_few_attempts(guesses, evidence):
     evidence(f"attempt {len(guesses.stream) + 1} on one stream -> {guesses.ended or 'another guess'}")
-    assert (len(guesses.stream), guesses.ended) == (ATTEMPTS_PER_STREAM, "policy-violation")
+    made = f"{len(guesses.stream)} guesses are taken on one stream, {guesses.ended or 'and it goes on'}"
+    assert (len(guesses.stream), guesses.ended) == (ATTEMPTS_PER_STREAM, "policy-violation"), made
 
 
 @pytest.mark.control("AUTH-04")

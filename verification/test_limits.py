@@ -36,7 +36,10 @@ def test_a_login_without_a_session_does_not_last(target: Target, accounts_here, 
     client = xmpp.Client.login(*target.at(xmpp.C2S), account["jid"], account["password"], bind=False)
     started = time.monotonic()
     with client, pytest.raises(StreamEnded) as ended:
-        client.stream.expect("nothing", timeout=BIND_TIMEOUT + 15)
+        try:
+            client.stream.expect("nothing", timeout=BIND_TIMEOUT + 15)
+        except TimeoutError:
+            pytest.fail(f"a login that opens no session lasts longer than {BIND_TIMEOUT + 15} s")
     evidence(f"logged in, bound no resource -> {ended.value} after {time.monotonic() - started:.0f} s")
     assert ended.value.condition == "connection-timeout"
 

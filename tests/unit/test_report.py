@@ -116,6 +116,8 @@ def test_many_lines_of_a_failure_are_bounded():
     [
         ("AssertionError: 5222 accepted it\nassert False", "5222 accepted it"),
         ("Failed: 5222 accepted it", "5222 accepted it"),
+        ("verification.targets.NotOffered: nothing answers at 5223", "nothing answers at 5223"),
+        ("verification.probes.xmpp.StanzaError: service-unavailable", "the server answers service-unavailable"),
         ("verification.probes.client.LoginFailed: alice: no", "LoginFailed: alice: no"),
         (
             "Unexpected exit code 1 for CommandResult(backend=<x>, exit_status=1, command=b'cat', _stdout=b'', "

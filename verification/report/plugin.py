@@ -35,6 +35,15 @@ from .results import FAILED, Outcome, Results, Run, write_json
 # A command that failed, as testinfra's exceptions have it.
 UNEXPECTED_EXIT = re.compile(r"exit_status=(?P<status>\d+), .*_stderr=b(['\"])(?P<said>.*?)\2\)", re.DOTALL)
 EXCEPTION_NAME = re.compile(r"^(AssertionError: |Failed: |([a-z_]+\.)+(?=[A-Z]))")
+# What the probes raise, as somebody reads it who does not know them.
+IN_WORDS = {
+    "AuthenticationFailed": "the login is refused: ",
+    "NotOffered": "",
+    "Speechless": "",
+    "StanzaError": "the server answers ",
+    "StreamEnded": "the stream ended: ",
+    "TimeoutError": "no answer: ",
+}
 LONGEST_REASON = 240
 WORKERS, MOST_WORKERS = 6, 16
 
@@ -311,7 +320,9 @@ def shorten(message: str) -> str:
         said = command["said"].replace("\\r", "").replace("\\n", "\n").strip().splitlines()
         return f"exit status {command['status']}: {said[-1] if said else 'no word'}"
     line = next((line.strip() for line in message.splitlines() if line.strip()), "failed")
-    return textwrap.shorten(EXCEPTION_NAME.sub("", line), LONGEST_REASON, placeholder=" ...")
+    line = EXCEPTION_NAME.sub("", line)
+    name, _, rest = line.partition(": ")
+    return textwrap.shorten(f"{IN_WORDS[name]}{rest}" if name in IN_WORDS else line, LONGEST_REASON, placeholder=" ...")
 
 
 def _unreachable(host: testinfra.host.Host) -> str:
