@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report", metavar="DIR", type=Path, help="write verify.html, verify.json and verify.junit.xml there"
     )
     parser.add_argument("--only", metavar="ID,...", help="prove these controls alone, such as TLS-01,AUTH-02")
-    parser.add_argument("--judges", action="store_true", help="ask testssl.sh as well, which takes minutes")
+    parser.add_argument("--judges", action="store_true", help="ask testssl.sh and lynis as well, which takes minutes")
     parser.add_argument("--metrics", metavar="FILE", type=Path, help="write the verdict there for node_exporter")
     parser.add_argument("--mail", metavar="ADDRESS", action="append", help="mail a verdict that is not good there")
     parser.add_argument("--accounts", metavar="FILE", type=Path, help="YAML list of {jid, password} to log in with")

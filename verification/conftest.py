@@ -31,6 +31,7 @@ LONG = {
     "test_a_login_without_a_session_does_not_last",
     "test_accounts_cannot_send_faster_than_the_stated_rate",
     "test_half_sent_requests_are_cut_off",
+    "test_lynis_warns_of_nothing",
     "test_silent_connections_are_closed",
     "test_sslyze_agrees_with_mozilla",
     "test_testssl_finds_nothing",

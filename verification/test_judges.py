@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from verification.probes import judges
+from verification.probes import judges, lynis
 
 
 @pytest.fixture
@@ -37,3 +37,14 @@ def test_testssl_finds_nothing(pytestconfig, target, ports, evidence):
         evidence(f"{port} {opinion.line}")
     findings = [f"{port}: {finding}" for port, opinion in opinions.items() for finding in opinion.findings]
     assert not findings, "; ".join(findings)
+
+
+@pytest.mark.control("HOST-09")
+def test_lynis_warns_of_nothing(pytestconfig, host, evidence):
+    if not pytestconfig.getoption("--judges"):
+        pytest.skip("not shown: lynis takes a minute; add --judges")
+    if not lynis.installed():
+        pytest.skip("not shown: lynis is not installed on this machine")
+    opinion = lynis.opinion(host)
+    evidence(opinion.line)
+    assert not opinion.findings, "; ".join(opinion.findings)

@@ -11,7 +11,7 @@ import pytest
 from cli import main
 from cli.common import FAILED, GOOD, ROOT, WRONG
 from verification import drift
-from verification.probes import judges
+from verification.probes import judges, lynis
 from verification.report import mail, metrics
 
 FINISHED = datetime.datetime(2026, 11, 22, 20, 0, tzinfo=datetime.timezone.utc)
@@ -124,3 +124,24 @@ def test_what_testssl_finds_counts_and_what_is_set_aside_is_named():
     assert opinion.findings == ["HIGH RC4: offered"]
     assert "grade A+" in opinion.line
     assert "set aside cert_revocation" in opinion.line
+
+
+def test_lynis_warnings_count_and_its_suggestions_are_told():
+    report = """\
+lynis_version=3.0.8
+tests_executed=BOOT-1|SSH-1|
+warning[]=SSH-1|Root may log in|-|-|
+suggestion[]=BOOT-2|Set a password|-|-|
+suggestion[]=BOOT-2|Set a password for that as well|-|-|
+hardening_index=71
+finish=true
+"""
+    opinion = lynis.read(report)
+    assert opinion.findings == ["SSH-1: Root may log in"]
+    assert opinion.line == "lynis 3.0.8: 2 tests -> 1 warnings, 1 suggestions, index 71; it suggests BOOT-2"
+
+
+def test_the_names_that_sslyze_lists_have_an_order_and_an_end():
+    told = judges._listed("Cipher suites {'D', 'B', 'A', 'C', 'E'} are supported, but should be rejected.")
+    assert told == "Cipher suites A, B, C, 2 more are supported, but should be rejected."
+    assert judges._listed("TLS versions {'TLSv1.1'} are supported") == "TLS versions TLSv1.1 are supported"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -47,6 +48,7 @@ VERSIONS = {
     sslyze.ScanCommand.TLS_1_3_CIPHER_SUITES: sslyze.TlsVersionEnum.TLS_1_3,
 }
 TESTSSL_TIME = 900  # seconds for one port
+SOME = 3  # names of a list that is told
 FINDINGS = {"LOW", "MEDIUM", "HIGH", "CRITICAL", "FATAL"}
 # What testssl.sh says and is set aside, in the open, with the reason.
 SET_ASIDE = {
@@ -171,11 +173,21 @@ def _by_mozilla(result: sslyze.ServerScanResult) -> Opinion:
     try:
         mozilla.check_server_against_tls_configuration(result, mozilla.MozillaTlsConfiguration.get(PROFILE))
     except mozilla.ServerNotCompliantWithTlsConfiguration as wrong:
-        return Opinion(f"{name} -> not as it wants", list(wrong.issues.values()))
+        return Opinion(f"{name} -> not as it wants", [_listed(issue) for issue in wrong.issues.values()])
     except mozilla.ServerScanResultIncomplete as incomplete:
         trace = result.connectivity_error_trace
         raise Speechless(f"{name}: {trace.exc_type.__name__ if trace else incomplete}") from incomplete
     return Opinion(f"{name} -> compliant", [])
+
+
+def _listed(issue: str) -> str:
+    """An issue of sslyze's with its sets of names, which have no order, as lists that are not too long."""
+
+    def several(found: re.Match[str]) -> str:
+        names = sorted(name.strip(" '") for name in found[1].split(","))
+        return ", ".join([*names[:SOME], *([f"{len(names) - SOME} more"] if len(names) > SOME else [])])
+
+    return re.sub(r"\{('[^{}]*')\}", several, issue)
 
 
 def testssl() -> str | None:
