@@ -95,17 +95,18 @@ def test_guessing_leads_to_a_ban(host, stranger, target, bans, evidence):
 
 
 @pytest.fixture
-def hasty_jail(host, target) -> Iterator[int]:
-    """fail2ban bans sooner and for a shorter time: the seconds of a first ban."""
+def hasty_jail(host, stranger, target) -> Iterator[int]:
+    """fail2ban bans the stranger, and nobody else, sooner and for a shorter time: the seconds of a first ban."""
 
-    def set_jail(duration: int, failures: int) -> None:
+    def set_jail(duration: int, failures: int, ignored: str) -> None:
+        settings = {"bantime": duration, "maxretry": failures, "ignorecommand": f"'{ignored}'"}
         with host.sudo():
-            host.check_output(f"fail2ban-client set portcullis-xmpp bantime {duration}")
-            host.check_output(f"fail2ban-client set portcullis-xmpp maxretry {failures}")
+            for name, value in settings.items():
+                host.check_output(f"fail2ban-client set portcullis-xmpp {name} {value}")
 
-    set_jail(10, 6)
+    set_jail(10, 6, f"test <ip> != {stranger.address[4]}")
     yield 10
-    set_jail(target.variables["bans_duration"], target.variables["bans_login_failures"])
+    set_jail(target.variables["bans_duration"], target.variables["bans_login_failures"], "")
 
 
 @pytest.mark.control("FLOOD-23")
