@@ -75,8 +75,9 @@ def verify(directory: Path, port: int) -> subprocess.CompletedProcess[str]:
         ([b"\x00\xff\xfe" * 50], "does not speak XMPP"),
         ([b"SSH-2.0-OpenSSH_10.0\r\n"], "does not speak XMPP"),
         ([CLIENT, CLIENT], "Connection refused"),
+        ([CLIENT, CLIENT, None, None], "nothing within 10 s"),
     ],
-    ids=["nobody", "silence", "garbage", "another service", "gone half-way"],
+    ids=["nobody", "silence", "garbage", "another service", "gone half-way", "silent half-way"],
 )
 def test_what_cannot_be_judged_is_a_line_and_a_report(tmp_path, answers, said):
     with server(*answers) as port:

@@ -25,18 +25,18 @@ ROWS = [
 ]
 
 
-def judge(name: str) -> Report:
+def judge(target: targets.Target) -> Report:
     """The report of a stranger with two accounts."""
-    target = targets.load(str(INVENTORY), name)
     how = ["--connect", target.address, "--ca-file", target.ca_file, "--accounts", LAB / "accounts-of-others.yml"]
-    return report(name, "--from-outside", target.domain, *map(str, how))
+    return report(target.name, "--from-outside", target.domain, *map(str, how))
 
 
 @pytest.fixture(scope="module")
 def reports() -> dict[str, Report]:
     """The report of each server."""
+    found = [targets.load(str(INVENTORY), name) for name in FINDINGS]
     with ThreadPoolExecutor() as pool:
-        return dict(zip(FINDINGS, pool.map(judge, FINDINGS), strict=True))
+        return dict(zip(FINDINGS, pool.map(judge, found), strict=True))
 
 
 @pytest.mark.parametrize(("name", "status", "control", "words"), ROWS)
