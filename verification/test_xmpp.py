@@ -675,7 +675,8 @@ def cut(stream: Stream, to: str, size: int, patience: int = 20) -> str:
 
     A server reads no faster than its rate: `patience` has to cover what it takes to reach its limit.
     """
-    stream.send(f"<message to='{to}'><body>{'x' * size}")
+    with contextlib.suppress(ConnectionError):  # it may have gone before all is sent, and has said why
+        stream.send(f"<message to='{to}'><body>{'x' * size}")
     try:
         stream.expect("nothing", timeout=patience)
     except StreamEnded as ended:
