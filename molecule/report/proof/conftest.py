@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from verification import targets
+
 KIT = Path(__file__).resolve().parents[3]
-STAGE = KIT / "molecule/report"
+INVENTORY = KIT / "molecule/report/inventory/hosts.yml"
+OTHERS = ("stock", "debops", "ejabberd")
 LAB = KIT / ".cache/lab/report"
 REPORTS = KIT / "reports/report"
 
@@ -59,3 +66,16 @@ def report(name: str, *arguments: str | Path) -> Report:
         {(entry["host"], entry["id"]): entry["evidence"] for entry in entries},
         ended.returncode,
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def of_others() -> Iterator[dict[str, Future[Report]]]:
+    """The reports of a stranger with two accounts at each of the servers of others, made beside the first tests."""
+    found = [targets.load(str(INVENTORY), name) for name in OTHERS]
+
+    def judge(target: targets.Target) -> Report:
+        how = ["--connect", target.address, "--ca-file", target.ca_file, "--accounts", LAB / "accounts-of-others.yml"]
+        return report(target.name, "--from-outside", target.domain, *how)
+
+    with ThreadPoolExecutor() as pool:
+        yield {target.name: pool.submit(judge, target) for target in found}

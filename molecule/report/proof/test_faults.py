@@ -21,11 +21,10 @@ from pathlib import Path
 import pytest
 import testinfra
 import yaml
-from conftest import ELSEWHERE, LAB, NOT_SHOWN_HERE, STAGE, Report, report
+from conftest import ELSEWHERE, INVENTORY, LAB, NOT_SHOWN_HERE, Report, report
 
 from cli.test import SHORT
 
-INVENTORY = STAGE / "inventory/hosts.yml"
 REPLACE = """
 import pathlib, sys
 path, old, new = sys.argv[1:]

@@ -6,16 +6,15 @@ with openssl, those with a remark among them; the others stand as they were foun
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import LAB, STAGE, Report, report
+from conftest import INVENTORY, Report
 
 from verification import targets
 
-INVENTORY = STAGE / "inventory/hosts.yml"
 FINDINGS = yaml.safe_load(Path(__file__).with_name("others.yml").read_text(encoding="utf-8"))
 ROWS = [
     pytest.param(name, status, control, words, id=f"{name} {control}")
@@ -25,18 +24,10 @@ ROWS = [
 ]
 
 
-def judge(target: targets.Target) -> Report:
-    """The report of a stranger with two accounts."""
-    how = ["--connect", target.address, "--ca-file", target.ca_file, "--accounts", LAB / "accounts-of-others.yml"]
-    return report(target.name, "--from-outside", target.domain, *map(str, how))
-
-
 @pytest.fixture(scope="module")
-def reports() -> dict[str, Report]:
+def reports(of_others: dict[str, Future[Report]]) -> dict[str, Report]:
     """The report of each server."""
-    found = [targets.load(str(INVENTORY), name) for name in FINDINGS]
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(FINDINGS, pool.map(judge, found), strict=True))
+    return {name: report.result() for name, report in of_others.items()}
 
 
 @pytest.mark.parametrize(("name", "status", "control", "words"), ROWS)
