@@ -6,8 +6,8 @@
 -- the server: reconnecting or changing the virtual host does not reset them. An account that has logged
 -- in from an address before is held to its own limit there and to no other.
 --
--- Each failure is one line and a warning, "failed login as USER@HOST (CONDITION) from IP: ADDRESS", the address at its end;
--- of IPv6 "(CONDITION, network NETWORK/64)". A client that shows a credential which was right once
+-- Each failure is one line and a warning, "failed login as USER@HOST (CONDITION) from IP: ADDRESS", the address at its
+-- end; of IPv6 "(CONDITION, network NETWORK/64)". A client that shows a credential which was right once
 -- (`stale_credential` of its SASL handler) is no guesser: its failures are reported as that, and not counted.
 --
 -- Modules with a way in of their own, such as a web page, share the limits: the functions at the end, through
