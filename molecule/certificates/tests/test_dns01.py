@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
-from conftest import KIT, playing
 from cryptography import x509
-
-from cli import verify
-from cli.common import environment
 
 ACME = "/etc/portcullis/acme"
 FIRST, SECOND = "one.example", "two.example"
@@ -117,31 +108,6 @@ def test_a_wildcard_stands_for_the_names_below(deploy_certificates, served, evid
     assert outcome.returncode == 0, outcome.stdout
     assert names_of(served(SECOND)) == {SECOND, f"*.{SECOND}"}
     evidence(f"{', '.join(sorted(names_of(served(SECOND))))} on every port")
-
-
-OPTIONS = """
-certificates_acme_challenge: rfc2136
-certificates_acme_wildcard_enabled: true
-certificates_acme_key_reuse_enabled: true
-certificates_key_type: ecdsa-p384
-"""
-
-
-@pytest.mark.control("CERT-20")
-def test_the_report_says_nothing_untrue_of_these_options(pytestconfig, tmp_path, evidence):
-    given = Path(pytestconfig.getoption("ansible_inventory"))
-    inventory = Path(shutil.copytree(given.parent, tmp_path / "inventory")) / given.name
-    with (inventory.parent / "group_vars/xmpp.yml").open("a") as variables:
-        variables.write(OPTIONS)
-    outcome = playing("playbooks/site.yml", str(inventory))()
-    assert outcome.returncode == 0, outcome.stdout
-    command = verify.command(str(inventory), report=tmp_path, accounts=Path(pytestconfig.getoption("accounts")))
-    told = subprocess.run(command, cwd=KIT, env=environment(), capture_output=True, text=True, check=False)
-    controls = json.loads((tmp_path / "verify.json").read_text(encoding="utf-8"))["controls"]
-    assert {entry["id"]: entry["evidence"] for entry in controls if entry["status"] == "failed"} == {}
-    assert {entry["status"] for entry in controls if entry["id"] in ("CERT-01", "CERT-16", "CONF-10")} == {"proven"}
-    assert told.returncode == 0, told.stdout + told.stderr
-    evidence(f"deployed with {', '.join(OPTIONS.strip().splitlines())}: a whole verification finds nothing wrong")
 
 
 LEGO = """\
