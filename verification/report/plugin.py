@@ -61,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Report in our own words, once: not in xdist's workers, not when tests are only listed."""
     if hasattr(config, "workerinput"):
         config.option.hosts = config.workerinput["hosts"]
+        config.option.accounts = config.workerinput["accounts"]
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
     if config.getoption("verbose") <= 0:
@@ -143,8 +144,9 @@ class Reporter:
         self.progress.start()
 
     def pytest_configure_node(self, node: Any) -> None:
-        """With xdist: a worker is told which hosts answered."""
+        """With xdist: a worker is told which hosts answered, and whether the accounts are taken."""
         node.workerinput["hosts"] = self.config.option.hosts
+        node.workerinput["accounts"] = self.config.option.accounts
 
     def _waivers(self) -> tuple[waivers.Waiver, ...]:
         try:
