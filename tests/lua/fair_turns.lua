@@ -1,22 +1,28 @@
 os.clock = function() return clock; end -- luacheck: ignore 122/os
 
 local served; -- names of connections, in the order in which they were read
-local read_retry_delay = 1e-06;
+local handed_on; -- what reached the parser, piece by piece
 
--- Each read takes `cost` seconds; a connection has as much to say as anybody wants, and `buffered` octets of it are at
--- hand.
+-- Each read, and each piece of what is read, takes `cost` seconds; a connection has as much to say as anybody wants.
 local function load_turns(options)
-	served = {};
+	served, handed_on = {}, {};
 	function interface.onreadable(conn)
 		table.insert(served, conn.name);
 		clock = clock + conn.cost;
-		conn.buffered = conn.buffered - conn.read_size;
-		if conn.buffered > 0 then conn:pausefor(read_retry_delay); end
+		local says = conn.says;
+		conn.says = nil;
+		if says then conn:onincoming(says, conn.problem); end
+	end
+	function interface.onincoming(conn, data)
+		table.insert(handed_on, data);
+		clock = clock + conn.cost;
+	end
+	function interface.tlshandshake(conn) interface.onreadable(conn); end
+	function interface.set(conn, reads)
+		if reads == nil then reads = conn._wantread; end
+		conn.reads, conn._wantread = reads, reads;
 	end
 	function interface.pausefor(conn, delay) conn.paused = delay; end
-	function interface.tlshandshake(conn) interface.onreadable(conn); end
-	function interface.set(conn, reads) conn.reads = reads; end
-	function interface.set_mode(conn, size) conn.read_size = size; end
 	function interface.close() error("nobody is to be closed"); end
 	function interface.ip(conn) return conn.address; end
 	function interface.error(_, format, problem) error(format:format(problem)); end
@@ -25,8 +31,9 @@ local function load_turns(options)
 end
 
 local function connect(name, fields)
-	local conn = setmetatable({ name = name, conn = true, _server = true, sockport = 5222 }, { __index = interface });
-	conn.cost, conn.address, conn.read_size, conn.buffered = 0.0001, "192.0.2.1", 4096, 0;
+	local socket = { dirty = function() return false; end };
+	local conn = setmetatable({ name = name, conn = socket, _server = true, sockport = 5222 }, { __index = interface });
+	conn.cost, conn.address = 0.0001, "192.0.2.1";
 	for key, value in pairs(fields or {}) do conn[key] = value; end
 	return conn;
 end
@@ -129,45 +136,95 @@ test("networks of IPv6 are those of /64", function()
 	expect(table.concat(served, " "), "one other two");
 end);
 
-test("a large stanza is read in one turn, in pieces twice as large each time", function()
+local function message(text)
+	return ("<message to='a' type='chat'><body>%s</body></message>"):format(text);
+end
+
+-- What is handed on of such data, at once and in the turns that follow.
+local function pieces_of(says, cost)
 	load_turns();
-	local alice = log_in(connect("alice", { buffered = 2000, cost = 0.00001 }), "alice");
+	local alice = log_in(connect("alice", { says = says, cost = cost }), "alice");
 	alice:onreadable();
-	expect(#served, 5); -- 128, 256, 512, 1024, and the rest
-	expect(alice.read_size, 2048);
-	expect(alice.paused, nil);
+	local at_once = #handed_on;
+	let_time_pass(100);
+	expect(table.concat(handed_on), says);
+	return at_once;
+end
+
+test("a turn ends with a stanza that costs much, and the next begins with the rest", function()
+	local one = message(("x"):rep(80));
+	expect(pieces_of(one:rep(3), 0.001), 1);
+	expect(#handed_on, 3);
+	expect(handed_on[2], one);
 end);
 
-test("what comes with the end of a handshake is read, and no hands are shaken twice", function()
-	load_turns();
-	local shaken = 0;
-	local read = interface.onreadable;
-	function interface.tlshandshake(conn)
-		shaken = shaken + 1;
-		read(conn);
+test("what costs little is handed on in one turn", function()
+	expect(pieces_of(message(("x"):rep(80)):rep(3), 0), 3);
+end);
+
+test("a piece ends with a tag, and not within one", function()
+	local long = ("x"):rep(200);
+	for _, says in ipairs {
+		message(long), message("1 > 2" .. long), ("<a b='%s>%s' c=\"'>\"/>"):format(long, long), long, "<iq", "";
+	} do
+		pieces_of(says .. message(long), 0.001);
+		for i = 1, #handed_on - 1 do expect(handed_on[i]:match("<[^<]*>$") ~= nil, true); end
+		expect(handed_on[#handed_on]:sub(-#"</message>"), "</message>");
 	end
-	interface.onreadable = read;
-	load_module("fair_turns", {});
-	local guest = connect("guest", { buffered = 5000 });
-	guest:tlshandshake();
-	expect(shaken, 1);
-	expect(#served, 2);
 end);
 
-test("a turn ends with what costs much", function()
+test("a tag of which the first part came before ends the piece all the same", function()
+	load_turns { fair_turns_reserve = 1 };
+	local alice = log_in(connect("alice", { cost = 0 }), "alice");
+	local says = ("<a b='%s>"):format(("x"):rep(150)) .. "' c='d'/>" .. message(("y"):rep(150));
+	for _, part in ipairs { says:sub(1, 20), says:sub(21, 160), says:sub(161) } do
+		alice.says = part;
+		alice:onreadable();
+	end
+	let_time_pass(10);
+	expect(table.concat(handed_on), says);
+end);
+
+test("what somebody says before hanging up is handed on whole", function()
 	load_turns();
-	local alice = log_in(connect("alice", { buffered = 2000, cost = 0.0005 }), "alice");
+	local says = message(("x"):rep(80)):rep(3);
+	local alice = log_in(connect("alice", { says = says, cost = 0.001, problem = "closed" }), "alice");
 	alice:onreadable();
-	expect(#served, 1);
-	expect(alice.read_size, 128);
-	expect(alice.paused, read_retry_delay);
+	expect(#handed_on, 1);
+	expect(handed_on[1], says);
 end);
 
-test("a pause that somebody else wants is kept", function()
+test("after the rest it is read on in what OpenSSL has at hand", function()
 	load_turns();
-	local alice = log_in(connect("alice"), "alice");
-	alice:pausefor(3);
-	expect(alice.paused, 3);
+	local alice = log_in(connect("alice", { says = message(("x"):rep(80)):rep(2), cost = 0.001 }), "alice");
+	function alice.conn.dirty() return true; end
+	alice._wantread = true;
+	alice:onreadable();
+	expect(alice.paused, nil);
+	let_time_pass(10);
+	expect(#handed_on, 2);
+	expect(alice.paused, 1e-06);
+end);
+
+test("a pause that ends during the wait for a turn has ended", function()
+	load_turns();
+	local alice = log_in(connect("alice", { says = message(("x"):rep(80)):rep(2), cost = 0.001 }), "alice");
+	alice._wantread = false;
+	alice:onreadable();
+	alice:set(true);
+	let_time_pass(10);
+	expect(#handed_on, 2);
+	expect(alice.reads, true);
+end);
+
+test("whoever had stopped reading from a connection finds it so after a turn", function()
+	load_turns();
+	local alice = log_in(connect("alice", { says = message(("x"):rep(80)):rep(2), cost = 0.001 }), "alice");
+	alice._wantread = false;
+	alice:onreadable();
+	let_time_pass(10);
+	expect(#handed_on, 2);
+	expect(alice.reads, false);
 end);
 
 test("a connection that is closed loses its turn", function()

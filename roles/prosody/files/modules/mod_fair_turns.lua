@@ -5,8 +5,11 @@
 -- passwords for two. Here a connection is served at once as long as its account, or the server at its other end,
 -- stays within an allowance of processor time. Those that do not, and whoever has not logged in, stand in a queue:
 -- one turn for each account or network, then the next. A turn ends with the stanza that uses it up, then everybody
--- else is served, and a queue has a share of the processor. Nothing is refused and nothing lost: what has not been
--- read, and so was not acknowledged, waits in the crowd's own sockets. Without a crowd nobody waits.
+-- else is served, and a queue has a share of the processor. Nothing is refused and nothing lost: what a connection has
+-- to say waits for its next turn, and is not acknowledged before (XEP-0198). Without a crowd nobody waits.
+--
+-- What is read goes to the parser in pieces that end with a tag. Expat (since 2.6) lets the rest of a tag wait until
+-- there is as much again as it had of it, so a piece that ends within one might never be looked at.
 --
 -- Options (global):
 --   fair_turns_strangers_share  number, default 0.5: of the processor's time, for the queue before login
@@ -32,7 +35,7 @@ local allowance = module:get_option_number("fair_turns_allowance", 0.005, 0.0001
 local reserve = module:get_option_number("fair_turns_reserve", 0.001, 0.0001);
 
 local turn_length = 0.0003; -- seconds: a message that is archived takes more, a read that completes no stanza less
-local first_read, largest_read = 128, 4096; -- octets
+local smallest_piece = 128; -- octets, for the parser
 local shortest_wait = 0.001; -- seconds, of net.server_epoll's timers
 local read_retry_delay = 1e-06; -- seconds, after which net.server_epoll reads on in what OpenSSL has at hand
 
@@ -42,7 +45,7 @@ local servers = module:shared("/*/s2s/sessions");
 assert(server.get_backend() == "epoll", "mod_fair_turns knows net.server_epoll only");
 local nothing = { getfd = function() return -1; end };
 local interface = getmetatable(server.wrapserver(nothing, "fair_turns", 0, {})).__index;
-local read, shake_hands, pause_for = interface.onreadable, interface.tlshandshake, interface.pausefor;
+local read, shake_hands, hand_on = interface.onreadable, interface.tlshandshake, interface.onincoming;
 
 -- Seconds of work that may be done; `rate` of each second comes back.
 local function new_budget(rate, most)
@@ -91,8 +94,9 @@ end
 local strangers = new_queue(new_budget(strangers_share, strangers_reserve));
 local members = new_queue(new_budget(members_share, turn_length));
 local turns = setmetatable({}, { __mode = "k" }); -- of each connection in a queue
-local serving; -- the connection whose turn it is
-local more; -- has been read from it, and waits at OpenSSL
+local rests = setmetatable({}, { __mode = "k" }); -- of each connection, what was read and not handed on yet
+local places = setmetatable({}, { __mode = "k" }); -- of each connection, where in the XML its rest begins; see cut
+local serving, serving_who, turn_began; -- the connection whose turn it is, its account, and since when
 
 local function append(queue, name)
 	queue.last = queue.last + 1;
@@ -113,36 +117,78 @@ local function next_turn(queue)
 	return turn;
 end
 
--- Does the work of a connection for a turn, and returns the seconds of processor time that it took. Of who has logged
--- in, little is read at a time, for many small stanzas cost more than a large one: twice as much as before while that
--- completes none.
-local function work(conn, what, who)
-	local began = processor_time();
-	local cost;
-	local size = first_read;
-	serving = conn;
+-- Where a piece of XML ends: with the first tag that ends after so many octets, or with the data. The place is nil in
+-- text, "tag" in a tag, and a quotation mark in the value of an attribute.
+local function cut(data, least, place)
+	local at = 1;
+	while true do
+		local found;
+		if not place then
+			found = data:find("<", at, true);
+			place = found and "tag";
+		elseif place == "tag" then
+			found = data:find("[\"'>]", at);
+			local mark = found and data:sub(found, found);
+			if mark == ">" then
+				place = nil;
+				if found >= least then return found; end
+			elseif mark then
+				place = mark;
+			end
+		else
+			found = data:find(place, at, true);
+			place = found and "tag" or place;
+		end
+		if not found then return #data, place; end
+		at = found + 1;
+	end
+end
+
+local function is_over()
+	return processor_time() - turn_began > turn_length;
+end
+
+-- Hands on what was read from the connection whose turn it is, until the turn is over.
+local function hand_on_pieces(conn, data)
+	local at = 1;
 	repeat
-		more = false;
-		if who then
-			conn:set_mode(size);
-			size = math.min(2 * size, largest_read);
-		end
-		local ok, problem = xpcall(what, debug.traceback, conn);
-		if not ok then
-			conn:error("Closing due to an error in its turn: %s", problem);
-			conn:destroy();
-			more = false;
-		end
-		what = conn.onreadable; -- a handshake may have ended, or begun
-		cost = processor_time() - began;
-	until not more or cost > turn_length
-	serving = nil;
-	if more then
-		pause_for(conn, read_retry_delay);
+		local rest = data:sub(at);
+		local stop, place = cut(rest, smallest_piece, places[conn]);
+		places[conn] = place;
+		hand_on(conn, rest:sub(1, stop));
+		at = at + stop;
+	until at > #data or is_over() or not conn.conn
+	rests[conn] = at <= #data and conn.conn and data:sub(at) or nil;
+end
+
+-- What a connection does whose turn has come while something of what it said is left.
+local function go_on(conn)
+	local data = rests[conn];
+	rests[conn] = nil;
+	hand_on_pieces(conn, data);
+	if not rests[conn] and conn.conn and conn._wantread and conn.conn:dirty() then
+		conn:pausefor(read_retry_delay);
+	end
+end
+
+local join;
+
+-- Does the work of a connection for a turn, and returns the seconds of processor time that it took.
+local function work(conn, what, who)
+	serving, serving_who, turn_began = conn, who, processor_time();
+	local ok, problem = xpcall(what, debug.traceback, conn);
+	local cost = processor_time() - turn_began;
+	serving, serving_who = nil, nil;
+	if not ok then
+		conn:error("Closing due to an error in its turn: %s", problem);
+		conn:destroy();
 	end
 	if who then
 		local budget = budget_of(who);
 		budget.left = math.max(left_of(budget) - cost, -reserve);
+	end
+	if rests[conn] then
+		join(members, { conn = conn, what = go_on, who = who });
 	end
 	return cost;
 end
@@ -154,7 +200,7 @@ local function take(turn)
 	if not conn.conn or conn.onreadable == interface.close or conn.ondrain == interface.close then
 		return 0; -- it is closed, or being closed
 	end
-	conn:set(true, turn.writes);
+	conn:set(turn.reads or nil, turn.writes or nil); -- whoever had stopped it may let it go on meanwhile
 	return work(conn, turn.what, turn.who);
 end
 
@@ -176,19 +222,27 @@ local function serve(queue)
 	return queue.task and wait(queue);
 end
 
-local function join(queue, turn)
-	local name = turn.who or network_of(turn.conn);
+function join(queue, turn)
+	local conn = turn.conn;
+	local name = turn.who or network_of(conn);
 	if not queue.lines[name] then
 		queue.lines[name] = {};
 		append(queue, name);
 	end
 	table.insert(queue.lines[name], turn);
-	turns[turn.conn] = turn;
+	turns[conn] = turn;
+	turn.reads = conn._wantread;
+	if turn.what == shake_hands then -- it reads and writes alike
+		turn.writes = conn._wantwrite;
+		conn:set(false, false);
+	else
+		conn:set(false);
+	end
 	queue.task = queue.task or timer.add_task(wait(queue), function() return serve(queue); end);
 end
 
 -- Lets a connection do `what` it can, at once or in its turn.
-local function admit(conn, what, shaking_hands)
+local function admit(conn, what)
 	if serving or not conn._server or (conn.sockport or 0) == 0 then -- ours, or of the operator's shell
 		return what(conn);
 	elseif turns[conn] then -- a poller reports those who hang up whether it is asked or not
@@ -203,14 +257,7 @@ local function admit(conn, what, shaking_hands)
 		end
 		return;
 	end
-	local turn = { conn = conn, what = what, who = who };
-	if shaking_hands then -- reads and writes alike
-		turn.writes = conn._wantwrite;
-		conn:set(false, false);
-	else
-		conn:set(false);
-	end
-	join(who and members or strangers, turn);
+	join(who and members or strangers, { conn = conn, what = what, who = who });
 end
 
 function interface.onreadable(conn)
@@ -218,19 +265,19 @@ function interface.onreadable(conn)
 end
 
 function interface.tlshandshake(conn)
-	return admit(conn, shake_hands, true);
+	return admit(conn, shake_hands);
 end
 
-function interface.pausefor(conn, delay)
-	if conn == serving and delay == read_retry_delay then
-		more = true;
-	else
-		pause_for(conn, delay);
+function interface.onincoming(conn, data, problem)
+	if conn == serving and serving_who and (not problem or problem == "timeout") then
+		return hand_on_pieces(conn, data);
 	end
+	return hand_on(conn, data, problem); -- of who has hung up all at once
 end
 
 function module.unload()
-	interface.onreadable, interface.tlshandshake, interface.pausefor = read, shake_hands, pause_for;
+	interface.onreadable, interface.tlshandshake, interface.onincoming = read, shake_hands, hand_on;
+	turn_length = math.huge;
 	for _, queue in pairs { strangers, members } do
 		if queue.task then
 			timer.stop(queue.task);
