@@ -212,6 +212,8 @@ test("a pause that ends during the wait for a turn has ended", function()
 	alice._wantread = false;
 	alice:onreadable();
 	alice:set(true);
+	alice:onreadable();
+	expect(#handed_on, 1); -- not before its turn
 	let_time_pass(10);
 	expect(#handed_on, 2);
 	expect(alice.reads, true);

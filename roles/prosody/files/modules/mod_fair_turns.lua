@@ -245,7 +245,11 @@ end
 local function admit(conn, what)
 	if serving or not conn._server or (conn.sockport or 0) == 0 then -- ours, or of the operator's shell
 		return what(conn);
-	elseif turns[conn] then -- a poller reports those who hang up whether it is asked or not
+	elseif turns[conn] and conn._wantread then -- a pause of somebody else's has ended
+		turns[conn].reads = true;
+		conn:set(false);
+		return;
+	elseif turns[conn] then -- it hung up, which a poller reports whether it is asked or not
 		return take(turns[conn]);
 	end
 	local who = who_is(conn);
