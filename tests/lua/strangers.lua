@@ -25,6 +25,7 @@ test("links of strangers come back, in whatever they are", function()
 	local strangers = new_strangers();
 	for _, child in ipairs {
 		body("https://example.org"), body("HTTP://EXAMPLE.ORG"), body("see www.example.org"), body("t.me/offer");
+		body("t.me/@offer");
 		body("xmpp:den@rooms.example?join"), body("mailto:x@example.org"), stanza("subject", nil, "ftp://example.org");
 		stanza("x", { xmlns = "jabber:x:oob" });
 		stanza("file-sharing", { xmlns = "urn:xmpp:sfs:0" });
@@ -37,7 +38,9 @@ end);
 
 test("text without a link passes", function()
 	local strangers = new_strangers();
-	for _, text in ipairs { "hello", "and/or", "at 10:30", "e.g. this. That", "note: yes", "1.5/2", "wwwhat" } do
+	for _, text in ipairs {
+		"hello", "and/or", "at 10:30", "e.g. this. That", "note: yes", "1.5/2", "wwwhat", "mia@far.example/x";
+	} do
 		expect(fate(strangers, message({}, body(text))), nil);
 	end
 end);

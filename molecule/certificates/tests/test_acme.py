@@ -37,7 +37,8 @@ def test_the_ca_issued_what_is_served(domain, served, evidence):
 def test_a_renewal_reaches_every_port_and_drops_no_session(order, served, sessions, evidence):
     before = {domain: served(domain) for domain in (FIRST, SECOND)}
     with sessions(SESSIONS):
-        assert order("--renew").rc == 0
+        renewal = order("--renew")
+        assert renewal.rc == 0, renewal.stderr
         for domain, certificate in before.items():
             renewed = served(domain)
             assert renewed.serial_number != certificate.serial_number

@@ -37,8 +37,13 @@ module:default_permission("prosody:admin", ":address-anybody");
 
 local function has_link_in(text)
 	text = text and text:lower() or "";
-	return text:find("%a[%w+.-]*://") or text:find("%f[%w]www%.%w") or text:find("%f[%w]xmpp:%S")
-		or text:find("%f[%w]mailto:%S") or text:find("%w%.%a%a+/%S");
+	if text:find("%a[%w+.-]*://") or text:find("%f[%w]www%.%w") or text:find("%f[%w]xmpp:%S")
+		or text:find("%f[%w]mailto:%S") then
+		return true;
+	end
+	for word in text:gmatch("%S+") do
+		if word:find("%w%.%a%a+/%S") and not word:find("^[^/]*@") then return true; end -- an address is no link
+	end
 end
 
 local function has_link(message)
