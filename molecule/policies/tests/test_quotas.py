@@ -8,7 +8,7 @@ import pytest
 from conftest import OPEN, PEER, archived, send, settle, stranger
 
 from verification.probes.services import FORM, MUC, invite, join
-from verification.probes.xmpp import C2S, Client, StanzaError
+from verification.probes.xmpp import C2S, Client, StanzaError, StreamEnded
 
 # As the inventory has them.
 CONTACTS, REQUESTS, NODES, INVITATIONS, MESSAGES, WAITING = 10, 10, 10, 3, 100, 10
@@ -94,7 +94,10 @@ def test_reports_of_spam_are_bounded(person, enter, evidence):
 @pytest.mark.control("FLOOD-07")
 def test_messages_that_wait_for_a_login_are_bounded(person, target, evidence):
     alice, bob = person(), person()
-    bob.stream.close()
+    bob.send("</stream:stream>")
+    with pytest.raises(StreamEnded):  # then nothing goes to that session any more
+        while True:
+            bob.stream.receive()
     sent = [send(alice, bob.bare, f"<body>{number}</body>") for number in range(WAITING + 5)]
     settle(alice)
     with Client.login(*target.at(C2S), bob.bare, bob.password) as bob:
