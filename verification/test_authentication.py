@@ -138,15 +138,18 @@ def test_unknown_accounts_take_as_long_as_known_ones(target, accounts, evidence)
     way = ways_with_scram(target)[0]
     for _ in range(3):  # a difference that is the server's is there every time; one of a busy machine is not
         nobody = f"portcullis-{uuid.uuid4().hex[:12]}"
-        mine, theirs = medians(target, way, domain, (known, nobody))
+        mine, theirs = durations(target, way, domain, (known, nobody))
         if abs(mine - theirs) <= max(0.3, 0.25 * mine):
             break
     evidence(f"challenge: {mine:.2f} ms for a known account, {theirs:.2f} ms for an unknown one")
     assert abs(mine - theirs) <= max(0.3, 0.25 * mine), "an unknown account takes another time"
 
 
-def medians(target, way: Way, domain: str, usernames: tuple[str, str]) -> list[float]:
-    """How long the challenge takes for each account, in milliseconds."""
+def durations(target, way: Way, domain: str, usernames: tuple[str, str]) -> list[float]:
+    """How long the challenge takes for each account, in milliseconds: a fifth are quicker, and most of the others wait.
+
+    What others make the server do meanwhile hides a difference from the median, and may look like one.
+    """
     times: dict[str, list[float]] = {username: [] for username in usernames}
     for _ in range(20):
         stream, _ = target.stream(xmpp.C2S, domain)
@@ -159,7 +162,7 @@ def medians(target, way: Way, domain: str, usernames: tuple[str, str]) -> list[f
                 except AuthenticationFailed as failure:
                     pytest.fail(f"{username} is sent away before the password is asked for: {failure}")
                 times[username].append(time.perf_counter() - started)
-    return [statistics.median(times[username]) * 1000 for username in usernames]
+    return [statistics.quantiles(times[username], n=5)[0] * 1000 for username in usernames]
 
 
 @pytest.mark.control("AUTH-06")
