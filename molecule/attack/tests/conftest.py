@@ -17,7 +17,7 @@ from attacks.members import ping
 from attacks.stage import Origin, Victim, inside
 
 from verification import targets
-from verification.conftest import (  # noqa: F401 - hooks and fixtures of the verification
+from verification.conftest import (
     evidence,
     pytest_addoption,
     pytest_collection_modifyitems,

@@ -18,7 +18,7 @@ import testinfra
 
 from plugins.zone.check import Authority
 from verification import targets
-from verification.conftest import accounts, accounts_here, evidence, given_accounts, login, target  # noqa: F401
+from verification.conftest import accounts, accounts_here, evidence, given_accounts, login, target
 from verification.probes import xmpp
 from verification.test_certificates import HTTPS, handshake
 
@@ -94,7 +94,7 @@ def ordered(host):
 
 
 @pytest.fixture
-def served(target):  # noqa: F811
+def served(target):
     """A function that returns the certificate of a domain, valid now, which every port has to present.
 
     The host's timer may be about to switch them; that takes a moment, which they are given.
@@ -162,7 +162,7 @@ def hook(host):
 
 
 @pytest.fixture
-def sessions(login):  # noqa: F811
+def sessions(login):
     """A function during which many clients are logged in; all of them have to be there still at its end."""
 
     @contextlib.contextmanager

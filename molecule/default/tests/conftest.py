@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from verification.conftest import accounts, accounts_here, evidence, given_accounts, login, target  # noqa: F401
+from verification.conftest import accounts, accounts_here, evidence, given_accounts, login, target
 
 KIT = Path(__file__).resolve().parents[3]
 Deploy = Callable[..., subprocess.CompletedProcess]

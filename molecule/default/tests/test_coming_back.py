@@ -152,7 +152,7 @@ def test_clients_that_lose_their_connection_resume(crowd, evidence) -> None:
     for round_ in (1, 2):
         time.sleep(1)
         crowd.lose_connections()
-        crowd.wait_until(lambda person: person.here and person.resumed == round_, "resumed")  # noqa: B023
+        crowd.wait_until(lambda person, times=round_: person.here and person.resumed == times, "resumed")
     crowd.hush()
     crowd.wait_until(lambda person: person in crowd.talkers or len(person.heard) == len(crowd.acknowledged), "told all")
     for person in crowd.listeners:

@@ -8,7 +8,7 @@ import pytest
 import testinfra
 
 from verification import targets
-from verification.conftest import evidence, given_accounts, target  # noqa: F401
+from verification.conftest import evidence, given_accounts, target
 from verification.probes import xmpp
 from verification.probes.tls import Channel
 from verification.probes.xmpp import Client, Stream
@@ -23,7 +23,7 @@ def inventory(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="module")
-def neighbour(inventory: str, target: targets.Target) -> targets.Target:  # noqa: F811
+def neighbour(inventory: str, target: targets.Target) -> targets.Target:
     """The other server of ours."""
     return targets.load(inventory, NEIGHBOURS[target.name])
 
@@ -41,14 +41,14 @@ def stranger_host(inventory: str) -> testinfra.host.Host:
 
 
 @pytest.fixture
-def alice(given_accounts: list[dict[str, str]], target: targets.Target):  # noqa: F811
+def alice(given_accounts: list[dict[str, str]], target: targets.Target):
     """An account of the server under test, logged in."""
     with log_in(target, "alice", given_accounts) as client:
         yield client
 
 
 @pytest.fixture
-def bob(given_accounts: list[dict[str, str]], neighbour: targets.Target):  # noqa: F811
+def bob(given_accounts: list[dict[str, str]], neighbour: targets.Target):
     """An account of the other server of ours, logged in."""
     with log_in(neighbour, "bob", given_accounts) as client:
         yield client

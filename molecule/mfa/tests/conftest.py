@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from verification.conftest import evidence, target  # noqa: F401
+from verification.conftest import evidence, target
 from verification.probes import second_factor, xmpp
 from verification.probes.prosody_console import Prosody, User
 from verification.probes.second_factor import Factor
@@ -65,7 +65,7 @@ class Member:
 
 
 @pytest.fixture
-def member(host, target) -> Callable[..., Member]:  # noqa: F811
+def member(host, target) -> Callable[..., Member]:
     """A function that makes an account of the first virtual host, or of another."""
 
     def made(domain: str = "", name: str = "") -> Member:
@@ -126,7 +126,7 @@ def prosody(_testinfra_host) -> Prosody:
 
 
 @pytest.fixture(scope="module")
-def make_user(prosody, target):  # noqa: F811
+def make_user(prosody, target):
     """A function that makes an account, enrolled or not, of a domain (by default the primary); removed at the end."""
     made: list[User] = []
 

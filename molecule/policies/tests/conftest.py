@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import testinfra
 
-from verification.conftest import evidence, given_accounts, target  # noqa: F401
+from verification.conftest import evidence, given_accounts, target
 from verification.probes import entrances, xmpp
 from verification.probes.tls import Offer
 from verification.probes.xmpp import Client, StanzaError, Stream
@@ -22,13 +22,13 @@ PEER = "good.example"
 
 
 @pytest.fixture
-def password_of(given_accounts) -> Callable[[str], str]:  # noqa: F811
+def password_of(given_accounts) -> Callable[[str], str]:
     """A function that returns the password of an account."""
     return {account["jid"]: account["password"] for account in given_accounts}.__getitem__
 
 
 @pytest.fixture
-def enter(target: Target, password_of) -> Iterator[Callable[..., Client]]:  # noqa: F811
+def enter(target: Target, password_of) -> Iterator[Callable[..., Client]]:
     """A function that logs in to an account by its address, in one of the ways in."""
     with contextlib.ExitStack() as clients:
 
@@ -41,7 +41,7 @@ def enter(target: Target, password_of) -> Iterator[Callable[..., Client]]:  # no
 
 
 @pytest.fixture
-def person(host, target: Target) -> Iterator[Callable[..., Client]]:  # noqa: F811
+def person(host, target: Target) -> Iterator[Callable[..., Client]]:
     """A function that makes an account whom nobody knows, and logs in to it."""
     with contextlib.ExitStack() as clients:
 
@@ -57,7 +57,7 @@ def person(host, target: Target) -> Iterator[Callable[..., Client]]:  # noqa: F8
 
 
 @pytest.fixture
-def peer(target: Target) -> Iterator[Callable[..., Stream]]:  # noqa: F811
+def peer(target: Target) -> Iterator[Callable[..., Stream]]:
     """A function that connects as another server, which ours believes."""
     with contextlib.ExitStack() as streams:
 

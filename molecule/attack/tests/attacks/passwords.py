@@ -11,6 +11,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from urllib.parse import urlencode
 
 from verification.probes import http, sasl2, xmpp
@@ -85,15 +86,13 @@ def guesses_fast(victim: Victim) -> str:
 @attack("Guess a password over BOSH", "AUTH-04", stock=GIVES_IN)
 def guesses_bosh(victim: Victim, headers: Headers = None) -> str:
     place = (*victim.target.at(victim.web), victim.domain, victim.domain, victim.target.ca_file)
-    connect = lambda: BoshStream(*place, headers)  # noqa: E731
-    return guesses(way_of(victim.target, "SASL"), connect, opened=False)
+    return guesses(way_of(victim.target, "SASL"), partial(BoshStream, *place, headers), opened=False)
 
 
 @attack("Guess a password over WebSocket", "AUTH-04", stock=GIVES_IN)
 def guesses_websocket(victim: Victim, headers: Headers = None) -> str:
     place = (*victim.other.at(victim.web), victim.domain, victim.domain)
-    connect = lambda: WebSocketStream(*place, headers)  # noqa: E731
-    return guesses(way_of(victim.other, "SASL"), connect, opened=False)
+    return guesses(way_of(victim.other, "SASL"), partial(WebSocketStream, *place, headers), opened=False)
 
 
 @attack("Guess a password on the account page", "AUTH-04", stock=None)

@@ -6,7 +6,7 @@
 -- stays within an allowance of processor time. Those that do not, and whoever has not logged in, stand in a queue:
 -- one turn for each account or network, then the next. A turn ends with the stanza that uses it up, then everybody
 -- else is served, and a queue has a share of the processor. Nothing is refused and nothing lost: what a connection has
--- to say waits for its next turn, and is not acknowledged before (XEP-0198). Without a crowd nobody waits.
+-- to say waits for its next turn, and is not acknowledged before (XEP-0198). Without a crowd a turn comes at once.
 --
 -- What is read goes to the parser in pieces that end with a tag. Expat (since 2.6) lets the rest of a tag wait until
 -- there is as much again as it had of it, so a piece that ends within one might never be looked at.
