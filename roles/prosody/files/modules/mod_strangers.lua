@@ -118,10 +118,15 @@ local function has_joined(address, room)
 	return false;
 end
 
-local function is_trusted(address)
+local function is_service(address)
 	local node, host = jid.split(address);
 	local service = prosody.hosts[host];
-	return service and (not node or service.type == "component") or module:may(":address-anybody", address);
+	return service and (not node or service.type == "component");
+end
+
+-- Asked last: it reads the role of a local account from the storage.
+local function is_administrator(address)
+	return module:may(":address-anybody", address);
 end
 
 -- How many are addressed
@@ -141,16 +146,23 @@ local function is_one_too_many(sender, recipient)
 		record.people[recipient] = true;
 		record.count = record.count + 1;
 		return false;
-	elseif not record.told then
-		record.told = true;
-		module:log("warn", "%s has addressed %d people who do not know it within an hour, and goes on", sender, most);
 	end
 	return true;
 end
 
+local function tell_once(sender)
+	local record = shared.senders:get(sender);
+	if not record.told then
+		record.told = true;
+		module:log("warn", "%s has addressed %d people who do not know it within an hour, and goes on", sender, most);
+	end
+end
+
 -- The handlers
 
-local function hold_back(event, kind, reason)
+local function hold_back(event, sender, kind, reason)
+	if is_administrator(sender) then return; end
+	if reason == "many" then tell_once(sender); end
 	event.origin.send(st.error_reply(event.stanza, kind, "policy-violation", sentence[reason]));
 	return true;
 end
@@ -162,13 +174,13 @@ end
 local function judge_incoming(event)
 	local stanza = event.stanza;
 	local from, to = jid.bare(stanza.attr.from), jid.bare(stanza.attr.to);
-	if not to or from == to or is_trusted(from) or is_answer_or_event(stanza) or has_joined(stanza.attr.to, from)
+	if not to or from == to or is_service(from) or is_answer_or_event(stanza) or has_joined(stanza.attr.to, from)
 		or knows(jid.node(to), from) then
 		return;
 	elseif stanza.name == "message" and not links_allowed and has_link(stanza) then
-		return hold_back(event, "modify", "link");
+		return hold_back(event, from, "modify", "link");
 	elseif is_one_too_many(from, to) then
-		return hold_back(event, "wait", "many");
+		return hold_back(event, from, "wait", "many");
 	end
 end
 
@@ -181,8 +193,9 @@ local function judge_outgoing(event)
 	local contact = rostermanager.load_roster(username, module.host)[to];
 	if contact and contact.subscription ~= "none" or to == from then
 		return;
-	elseif not prosody.hosts[jid.host(to)] and not is_trusted(from) and is_one_too_many(from, to) then
-		return hold_back(event, "wait", "many");
+	elseif not prosody.hosts[jid.host(to)] and is_one_too_many(from, to)
+		and hold_back(event, from, "wait", "many") then
+		return true;
 	elseif stanza.name == "message" and is_written(stanza) then
 		remember(username, to);
 	end
