@@ -152,3 +152,26 @@ def test_a_jail_that_reads_nothing_is_noticed_and_started_anew(ours, origins, ba
     assert ours.host.run("systemctl start portcullis-bans-check").rc, "the unit does not fail"
     assert ours.host.check_output("systemctl is-failed portcullis-bans-check") == "failed"
     evidence(f"{look.stderr.strip()}; started anew -> {ban_of(mallory, bans)}")
+
+
+DATABASE = "/var/lib/fail2ban/fail2ban.sqlite3"
+STOP_ALL = "fail2ban-client status | sed -n 's/.*Jail list:[[:space:]]*//p' | tr -d , | xargs -n1 fail2ban-client stop"
+BROKEN = {
+    "it does not run": ("systemctl stop fail2ban", "fail2ban-client status"),
+    "it has no jail": (STOP_ALL, "fail2ban has no jail"),
+    "it notes nothing": (f"mv {DATABASE} {DATABASE}.kept", "fail2ban's database"),
+}
+
+
+@pytest.mark.control("FLOOD-26")
+@pytest.mark.parametrize("trouble", BROKEN)
+def test_a_fail2ban_that_cannot_ban_is_noticed(ours, evidence, trouble):
+    damage, words = BROKEN[trouble]
+    try:
+        ours.host.check_output(damage)
+        look = ours.host.run(f"{PROGRAM} check")
+    finally:
+        ours.host.check_output(f"[ ! -e {DATABASE}.kept ] || mv {DATABASE}.kept {DATABASE}")
+        ours.host.check_output("systemctl restart fail2ban && systemctl start portcullis-bans-check")
+    assert (look.rc, words in look.stderr) == (1, True), look
+    evidence(look.stderr.strip())
