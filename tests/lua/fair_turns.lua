@@ -90,6 +90,22 @@ test("whoever does not waits, and nobody else", function()
 	expect(served[#served], "alice");
 end);
 
+test("of many who begin at once each gets little, and who has done little is served first", function()
+	load_turns();
+	local crowd, alice = {}, log_in(connect("alice"), "alice");
+	for i = 1, 50 do crowd[i] = log_in(connect("crowd", { _wantread = true }), "crowd" .. i); end
+	for _ = 1, 5 do
+		for _, conn in ipairs(crowd) do
+			if conn.reads ~= false then conn:onreadable(); end
+		end
+	end
+	expect(#served < 50 * 5, true); -- the reserves of all would be 10 each
+	alice:onreadable();
+	expect(served[#served], "alice");
+	expect(let_time_pass(1000) < 1000, true);
+	for _, conn in ipairs(crowd) do expect(conn.reads ~= false, true); end
+end);
+
 test("sessions of one account share its allowance", function()
 	load_turns();
 	local one, two = log_in(connect("one"), "mallory"), log_in(connect("two"), "mallory");

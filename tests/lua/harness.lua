@@ -162,7 +162,7 @@ function jid.bare(address) return address and address:match("^[^/]*"); end
 function jid.node(address) return (jid.split(address)); end
 function jid.host(address) return (select(2, jid.split(address))); end
 function jid.prep(address) return address and address:lower(); end
-function jid.join(node, host) return node .. "@" .. host; end
+function jid.join(node, host) return node and node .. "@" .. host or host; end
 jid.prepped_split = jid.split;
 
 local function new_set(list)

@@ -5,8 +5,10 @@
 -- passwords for two. Here a connection is served at once as long as its account, or the server at its other end,
 -- stays within an allowance of processor time. Those that do not, and whoever has not logged in, stand in a queue:
 -- one turn for each account or network, then the next. A turn ends with the stanza that uses it up, then everybody
--- else is served, and a queue has a share of the processor. Nothing is refused and nothing lost: what a connection has
--- to say waits for its next turn, and is not acknowledged before (XEP-0198). Without a crowd a turn comes at once.
+-- else is served, and a queue has a share of the processor. When so many keep to their allowances that they would fill
+-- the processor together, only who has hardly used it is served at once. Nothing is refused and nothing lost: what a
+-- connection has to say waits for its next turn, and is not acknowledged before (XEP-0198). Without a crowd a turn
+-- comes at once.
 --
 -- What is read goes to the parser in pieces that end with a tag. Expat (since 2.6) lets the rest of a tag wait until
 -- there is as much again as it had of it, so a piece that ends within one might never be looked at.
@@ -35,6 +37,8 @@ local allowance = module:get_option_number("fair_turns_allowance", 0.005, 0.0001
 local reserve = module:get_option_number("fair_turns_reserve", 0.001, 0.0001);
 
 local turn_length = 0.0003; -- seconds: a message that is archived takes more, a read that completes no stanza less
+local rush_share, rush_reserve = 0.5, 0.003; -- for all who keep to their allowances: of the processor, and seconds
+local hardly_used = 0.75; -- of a reserve is left
 local smallest_piece = 128; -- octets, for the parser
 local shortest_wait = 0.001; -- seconds, of net.server_epoll's timers
 local read_retry_delay = 1e-06; -- seconds, after which net.server_epoll reads on in what OpenSSL has at hand
@@ -93,6 +97,7 @@ end
 
 local strangers = new_queue(new_budget(strangers_share, strangers_reserve));
 local members = new_queue(new_budget(members_share, turn_length));
+local at_once = new_budget(rush_share, rush_reserve);
 local turns = setmetatable({}, { __mode = "k" }); -- of each connection in a queue
 local rests = setmetatable({}, { __mode = "k" }); -- of each connection, what was read and not handed on yet
 local places = setmetatable({}, { __mode = "k" }); -- of each connection, where in the XML its rest begins; see cut
@@ -241,6 +246,14 @@ function join(queue, turn)
 	queue.task = queue.task or timer.add_task(wait(queue), function() return serve(queue); end);
 end
 
+local function need_not_wait(who)
+	if not who then
+		return left_of(strangers.budget) > 0 and not strangers.task;
+	end
+	local left = left_of(budget_of(who));
+	return left > 0 and (left_of(at_once) > 0 or left >= reserve * hardly_used);
+end
+
 -- Lets a connection do `what` it can, at once or in its turn.
 local function admit(conn, what)
 	if serving or not conn._server or (conn.sockport or 0) == 0 then -- ours, or of the operator's shell
@@ -253,12 +266,9 @@ local function admit(conn, what)
 		return take(turns[conn]);
 	end
 	local who = who_is(conn);
-	local budget = who and budget_of(who) or strangers.budget;
-	if left_of(budget) > 0 and (who or not strangers.task) then
-		local cost = work(conn, what, who);
-		if not who then
-			budget.left = budget.left - cost;
-		end
+	if need_not_wait(who) then
+		local budget = who and at_once or strangers.budget;
+		budget.left = left_of(budget) - work(conn, what, who);
 		return;
 	end
 	join(who and members or strangers, { conn = conn, what = what, who = who });

@@ -35,15 +35,25 @@ module:default_permission("prosody:admin", ":address-anybody");
 
 -- Links
 
+-- What a link has in it, which is quick to look for, and what it looks like.
+local signs = {
+	["://"] = "%a[%w+.-]*://";
+	["www."] = "%f[%w]www%.%w";
+	["xmpp:"] = "%f[%w]xmpp:%S";
+	["mailto:"] = "%f[%w]mailto:%S";
+};
+
 local function has_link_in(text)
 	text = text and text:lower() or "";
-	if text:find("%a[%w+.-]*://") or text:find("%f[%w]www%.%w") or text:find("%f[%w]xmpp:%S")
-		or text:find("%f[%w]mailto:%S") then
-		return true;
+	for sign, link in pairs(signs) do
+		if text:find(sign, 1, true) and text:find(link) then return true; end
 	end
-	for word in text:gmatch("%S+") do
-		if word:find("%w%.%a%a+/%S") and not word:find("^[^/]*@") then return true; end -- an address is no link
+	if text:find("/", 1, true) then
+		for word in text:gmatch("%S+") do
+			if word:find("%w%.%a%a+/%S") and not word:find("^[^/]*@") then return true; end -- an address is no link
+		end
 	end
+	return false;
 end
 
 local function has_link(message)
@@ -98,16 +108,14 @@ end
 
 local function remember(username, address)
 	local list = list_of(username);
-	if not list[address] then
-		forget_oldest(username, list);
-		list[address] = math.floor(now());
-		written_map:set(username, address, list[address]);
-	end
+	forget_oldest(username, list);
+	list[address] = math.floor(now());
+	written_map:set(username, address, list[address]);
 end
 
-local function knows(username, address)
+local function knows(username, address, host)
 	local roster = rostermanager.load_roster(username, module.host);
-	return roster[address] or roster[jid.host(address)] or list_of(username)[address]; -- the host: a gateway
+	return roster[address] or list_of(username)[address] or roster[host]; -- the host: a gateway
 end
 
 local function has_joined(address, room)
@@ -118,8 +126,7 @@ local function has_joined(address, room)
 	return false;
 end
 
-local function is_service(address)
-	local node, host = jid.split(address);
+local function is_service(node, host)
 	local service = prosody.hosts[host];
 	return service and (not node or service.type == "component");
 end
@@ -171,11 +178,17 @@ local function is_answer_or_event(stanza)
 	return stanza.attr.type == "error" or stanza:get_child("event", "http://jabber.org/protocol/pubsub#event");
 end
 
+local function bare_and_parts(address)
+	local node, host = jid.split(address);
+	return jid.join(node, host), node, host;
+end
+
 local function judge_incoming(event)
 	local stanza = event.stanza;
-	local from, to = jid.bare(stanza.attr.from), jid.bare(stanza.attr.to);
-	if not to or from == to or is_service(from) or is_answer_or_event(stanza) or has_joined(stanza.attr.to, from)
-		or knows(jid.node(to), from) then
+	local from, from_node, from_host = bare_and_parts(stanza.attr.from);
+	local to, username = bare_and_parts(stanza.attr.to);
+	if not to or from == to or is_service(from_node, from_host) or knows(username, from, from_host)
+		or is_answer_or_event(stanza) or has_joined(stanza.attr.to, from) then
 		return;
 	elseif stanza.name == "message" and not links_allowed and has_link(stanza) then
 		return hold_back(event, from, "modify", "link");
@@ -186,17 +199,17 @@ end
 
 local function judge_outgoing(event)
 	local stanza, username = event.stanza, event.origin.username;
-	local from, to = jid.bare(stanza.attr.from), jid.bare(stanza.attr.to);
+	local to, _, to_host = bare_and_parts(stanza.attr.to);
 	if not username or not to or is_answer_or_event(stanza) or stanza.attr.type == "groupchat" then
 		return;
 	end
+	local from = jid.join(username, module.host);
 	local contact = rostermanager.load_roster(username, module.host)[to];
 	if contact and contact.subscription ~= "none" or to == from then
 		return;
-	elseif not prosody.hosts[jid.host(to)] and is_one_too_many(from, to)
-		and hold_back(event, from, "wait", "many") then
+	elseif not prosody.hosts[to_host] and is_one_too_many(from, to) and hold_back(event, from, "wait", "many") then
 		return true;
-	elseif stanza.name == "message" and is_written(stanza) then
+	elseif stanza.name == "message" and not list_of(username)[to] and is_written(stanza) then
 		remember(username, to);
 	end
 end
