@@ -5,6 +5,7 @@ deploy   the first and the second run, beside bare apt and the smallest role of 
 fleet    how the time of a deployment grows with the number of hosts
 attack   what a client that behaves notices of a flood, beside a stock server
 mfa      a login with the second factor, beside one without
+verify   how long a verification takes, of one host and of five
 
 The parts named are measured, or all of them; everything is ratios of one run, on servers that are booted for it and
 removed. reports/bench.html is for people, reports/bench.json for programs; parts that were not measured stay in them

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from cli.common import GOOD, ROOT, WRONG, WrongInput, environment, inventory
 
+EVERY_HOST = "xmpp"  # the group
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", metavar="DIR", type=Path, help="write verify.html, verify.json and verify.junit.xml there"
     )
+    parser.add_argument("--limit", metavar="HOST,...", default=EVERY_HOST, help="with -i: verify these hosts alone")
     parser.add_argument("--only", metavar="ID,...", help="prove these controls alone, such as TLS-01,AUTH-02")
     parser.add_argument("--judges", action="store_true", help="ask testssl.sh and lynis as well, which takes minutes")
     parser.add_argument("--metrics", metavar="FILE", type=Path, help="write the verdict there for node_exporter")
@@ -48,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise WrongInput(f"there is no file of accounts {str(arguments.accounts)!r}")
     if arguments.inventory and (arguments.connect or arguments.ca_file):
         raise WrongInput("--connect and --ca-file belong to --from-outside; the inventory says it otherwise")
+    if arguments.from_outside and arguments.limit != EVERY_HOST:
+        raise WrongInput("--limit belongs to -i: from outside there is one domain")
     if not (arguments.metrics or arguments.mail):
         return verify(arguments)
     with tempfile.TemporaryDirectory(prefix="portcullis-") as directory:
@@ -61,8 +66,8 @@ def verify(arguments: argparse.Namespace) -> int:
     """Verify by an inventory or from outside, and return the exit status."""
     if arguments.from_outside:
         return judge_from_outside(arguments)
-    words = command(arguments.inventory, arguments.report, arguments.only, arguments.accounts, arguments.judges)
-    return judge(words)
+    given = (arguments.report, arguments.only, arguments.accounts, arguments.judges, arguments.limit)
+    return judge(command(arguments.inventory, *given))
 
 
 def tell(arguments: argparse.Namespace, status: int) -> int:
@@ -112,9 +117,11 @@ def command(
     only: str | None = None,
     accounts: Path | None = None,
     judges: bool = False,
+    limit: str = EVERY_HOST,
 ) -> list[str]:
     """The pytest command line that verifies the servers of an inventory; to be run in the root of the kit."""
     options: dict[str, str | Path | None] = {
+        "--hosts": ",".join(f"ansible://{host}" for host in limit.split(",")),
         "--ansible-inventory": source,
         "--report-dir": report and report.resolve(),
         "--only": only,
@@ -123,4 +130,4 @@ def command(
     given = [f"{name}={value}" for name, value in options.items() if value]
     how = ["-p", "verification.report.plugin", "-p", "no:cacheprovider", "--numprocesses=auto"]
     given += ["--judges"] * judges
-    return [sys.executable, "-B", "-m", "pytest", "verification", *how, "--hosts=ansible://xmpp", *given]
+    return [sys.executable, "-B", "-m", "pytest", "verification", *how, *given]

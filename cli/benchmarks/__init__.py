@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-PARTS = ("server", "deploy", "fleet", "attack", "mfa")
+PARTS = ("server", "deploy", "fleet", "attack", "mfa", "verify")
 
 
 @dataclass

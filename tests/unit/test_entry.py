@@ -138,7 +138,9 @@ def test_verify_passes_on_what_it_was_given(tmp_path, monkeypatch):
     assert "--ansible-inventory=/inventory" in command
     assert f"--report-dir={tmp_path}/report" in command
     assert "--only=TLS-01,TLS-02" in command
+    assert "--hosts=ansible://xmpp" in command
     assert not any(word.startswith("--accounts") for word in command)
+    assert "--hosts=ansible://one,ansible://two" in verify.command("/inventory", limit="one,two")
 
 
 def test_verify_refuses_a_missing_file_of_accounts(capsys):

@@ -28,8 +28,17 @@ from typing import Any
 __all__ = ["guesses", "handshakes", "idle", "logins", "pings", "stanzas"]
 
 PATIENCE = 10.0  # seconds that somebody who logs in waits
-TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-TLS.check_hostname, TLS.verify_mode = False, ssl.CERT_NONE
+
+
+class Contexts(threading.local):
+    """A TLS context for each thread: Python 3.13 crashed now and then when hundreds shared one."""
+
+    def __init__(self) -> None:
+        self.client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.client.check_hostname, self.client.verify_mode = False, ssl.CERT_NONE
+
+
+TLS = Contexts()
 
 
 class Refused(Exception):
@@ -48,7 +57,7 @@ class Talk:
             self.open()
             self.ask("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>", "<proceed")
             self.said = ""
-            self.socket = TLS.wrap_socket(self.socket, server_hostname=domain)
+            self.socket = TLS.client.wrap_socket(self.socket, server_hostname=domain)
         except BaseException:
             self.socket.close()
             raise
@@ -285,7 +294,8 @@ def stanzas(place: tuple[str, int], sources: list[str], jids: dict[str, str], se
         name, _, domain = jid.partition("@")
         with contextlib.suppress(OSError), Talk(place, domain, sources[which % len(sources)]) as talk:
             talk.log_in(name, jids[jid])
-            talk.socket.sendall(b"<presence/>")
+            ping = f"<iq type='get' id='here' to='{domain}'><ping xmlns='urn:xmpp:ping'/></iq>"
+            talk.ask(f"<presence/>{ping}", "id=.here")  # and what waited since an earlier round has come
             if ready.wait(PATIENCE) == 0:
                 end = time.monotonic() + seconds
                 print("ready", flush=True)

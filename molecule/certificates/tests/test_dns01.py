@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
 import pytest
 from cryptography import x509
@@ -56,7 +55,7 @@ def proven(pytestconfig, tmp_path):
 
     def verify() -> str:
         inventory = pytestconfig.getoption("ansible_inventory")
-        command = [sys.executable, str(pytestconfig.rootpath / "portcullis"), "verify", "-i", inventory]
+        command = [str(pytestconfig.rootpath / "portcullis"), "verify", "-i", inventory]
         command += ["--only", ",".join(OF_CERTIFICATES), "--report", str(tmp_path)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert result.returncode == 0, result.stdout

@@ -11,7 +11,7 @@
 --   quotas_contact_requests  integer, default 100: requests of others that wait for an answer
 --   quotas_pep_nodes         integer, default 200
 --   quotas_invitations       integer, default 20: invitations that are good and not taken up
---   quotas_offline_messages  integer, default 500: messages that wait for the next login
+--   quotas_offline_messages  integer, default 100: messages that wait for the next login
 --   quotas_spam_reports      integer, default 20: reports an hour
 -- Events: iq/self/jabber:iq:roster:query, iq-set/self/urn:xmpp:blocking:block,
 --         iq/bare/http://jabber.org/protocol/pubsub:pubsub,
@@ -29,7 +29,7 @@ local contacts = module:get_option_integer("quotas_contacts", 1000, 1);
 local contact_requests = module:get_option_integer("quotas_contact_requests", 100, 1);
 local pep_nodes = module:get_option_integer("quotas_pep_nodes", 200, 10);
 local invitations = module:get_option_integer("quotas_invitations", 20, 1);
-local offline_messages = module:get_option_integer("quotas_offline_messages", 500, 1);
+local offline_messages = module:get_option_integer("quotas_offline_messages", 100, 1);
 local spam_reports = module:get_option_integer("quotas_spam_reports", 20, 1);
 
 local before_others = 600; -- mod_adhoc is at 500
