@@ -15,6 +15,7 @@ from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import filter_loader, init_plugin_loader
 from ansible.template import Templar, trust_as_template
+from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 from .catalogue import KIT
@@ -138,7 +139,8 @@ def load(inventory: str, name: str) -> Target:
     host = inventories.get_host(name)
     if host is None:
         raise KeyError(name)
-    variables = Variables({**role_defaults(), **manager.get_vars(host=host)}, loader)
+    hostvars = HostVars(inventories, manager, loader)
+    variables = Variables({**role_defaults(), **manager.get_vars(host=host), "hostvars": hostvars}, loader)
     ca_file = variables.get("verification_ca_file")
     return Target(
         name=name,

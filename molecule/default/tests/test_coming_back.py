@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import subprocess
@@ -28,6 +29,7 @@ MEBIBYTE = 1 << 20
 ROOM = 64 * MEBIBYTE  # left to Prosody before the kernel ends it
 EATS = "local hoard = {} for n = 1, 1e6 do hoard[n] = string.rep('x', 1000) .. n end"  # a gigabyte
 CGROUP1 = Path("/sys/fs/cgroup/memory")
+TO_REMOVE = 10  # seconds, for the kernel
 
 
 @pytest.fixture
@@ -91,7 +93,19 @@ def bounded_memory(host, target: Target) -> Iterator[Callable[[], int]]:
         (group / "cgroup.procs").write_text(str(pid_outside(target, pid)))
         yield lambda: number_after("oom_kill ", (group / "memory.oom_control").read_text())
     finally:
-        group.rmdir()
+        remove(group)
+
+
+def remove(group: Path) -> None:
+    """Remove a cgroup as soon as the kernel has put away what was killed in it."""
+    deadline = time.monotonic() + TO_REMOVE
+    while True:
+        try:
+            return group.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def pid_outside(target: Target, pid: str) -> int:
