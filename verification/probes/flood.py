@@ -28,17 +28,8 @@ from typing import Any
 __all__ = ["guesses", "handshakes", "idle", "logins", "pings", "stanzas"]
 
 PATIENCE = 10.0  # seconds that somebody who logs in waits
-
-
-class Contexts(threading.local):
-    """A TLS context for each thread: Python 3.13 crashed now and then when hundreds shared one."""
-
-    def __init__(self) -> None:
-        self.client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self.client.check_hostname, self.client.verify_mode = False, ssl.CERT_NONE
-
-
-TLS = Contexts()
+TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+TLS.check_hostname, TLS.verify_mode = False, ssl.CERT_NONE
 
 
 class Refused(Exception):
@@ -57,7 +48,7 @@ class Talk:
             self.open()
             self.ask("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>", "<proceed")
             self.said = ""
-            self.socket = TLS.client.wrap_socket(self.socket, server_hostname=domain)
+            self.socket = TLS.wrap_socket(self.socket, server_hostname=domain)
         except BaseException:
             self.socket.close()
             raise
