@@ -41,7 +41,7 @@ FLOODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "auth_sources": (f"Passwords guessed from {SOURCES} sources, 200 at a time", "guesses", {"number": 200}),
     "stanza": ("Messages of 20 accounts that have logged in", "stanzas", {}),
 }
-ATTEMPTS = 3  # at a flood, for Python 3.13 with its TLS crashes now and then at the attackers' end
+ATTEMPTS = 3  # at a flood, for now and then Python crashes at the attackers' end
 P99, RECOVERY = 2.0, 5.0  # targets: times rest, and seconds
 
 
@@ -192,14 +192,14 @@ def every_source() -> list[str]:
 
 def persist(each: Side, number: int, flood: str, outcome: Outcome) -> None:
     """Flood a server, again where somebody at the other end crashes (see `endure`). Raises Failed."""
-    for attempt in range(1, ATTEMPTS + 1):
+    for left in reversed(range(ATTEMPTS)):
         try:
-            return endure(each, number, flood, outcome)
+            endure(each, number, flood, outcome)
+            break
         except Crashed:
-            if attempt == ATTEMPTS:
+            if not left:
                 raise
-            time.sleep(FLOOD + AFTER)  # what still runs there ends by itself
-    return None
+            time.sleep(REST + FLOOD + AFTER)  # what still runs there ends by itself
 
 
 def endure(each: Side, number: int, flood: str, outcome: Outcome) -> None:

@@ -11,8 +11,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli import deploy, verify
 from cli.benchmarks import Figure, paired
-from cli.common import ROOT, progress, timed_line
+from cli.common import ROOT, progress, timed_line, tool
 from cli.lab import play as lab
 from cli.lab import quiet
 
@@ -46,12 +47,12 @@ def measure() -> list[Figure]:
         with timed_line(f"Boot {HOSTS} Debian servers"):
             lab("create", INVENTORY)
         with timed_line("Deploy the whole kit onto all of them"):
-            quiet([str(ROOT / "portcullis"), "deploy", "-i", str(INVENTORY)])
+            quiet([tool("ansible-playbook"), "-i", str(INVENTORY), str(deploy.PLAYBOOK)])
             lab("accounts", INVENTORY)
         with timed_line(f"Verify one, and all {HOSTS}, {ROUNDS} times in turn"):
             for number in range(ROUNDS):
-                one.append(verify("server1"))
-                five.append(verify("xmpp"))
+                one.append(verified("server1"))
+                five.append(verified(verify.EVERY_HOST))
                 progress(f"  {number + 1} of {ROUNDS} rounds")
     finally:
         lab("destroy", INVENTORY)
@@ -77,10 +78,9 @@ def measure() -> list[Figure]:
     ]
 
 
-def verify(hosts: str) -> Verified:
+def verified(hosts: str) -> Verified:
     """Verify these hosts. Raises Failed when something is wrong with them."""
     with tempfile.TemporaryDirectory(prefix="portcullis-") as directory:
-        words = ["verify", "-i", str(INVENTORY), "--accounts", str(ACCOUNTS), "--limit", hosts, "--report", directory]
-        quiet([str(ROOT / "portcullis"), *words])
+        quiet(verify.command(str(INVENTORY), Path(directory), accounts=ACCOUNTS, limit=hosts))
         report = json.loads((Path(directory) / "verify.json").read_text(encoding="utf-8"))
     return Verified(report["seconds"], report["times_bare_connections"])

@@ -5,7 +5,7 @@
 --   fire(event, data)   runs the handlers of an event by priority, as Prosody does; returns their result
 --   sent                the stanzas given to module:send, in order
 --   timers              the functions given to module:add_timer, in order
---   log                 the lines that sessions made by new_session have logged
+--   log                 the lines given to module:log, in order; those of a session are in its `logged`
 --   requests            what was given to module:send_iq, in order: { stanza =, answer(stanza), refuse(problem) }
 --   items               what was given to module:add_item, in order
 --   unload()            what Prosody does when it unloads the module
@@ -264,7 +264,7 @@ package.loaded["prosody.net.server"] = {
 
 local function new_handle(options)
 	local handlers = {};
-	local handle = { timers = {}, sent = {}, requests = {}, items = {} };
+	local handle = { timers = {}, sent = {}, requests = {}, items = {}, log = {} };
 	local module = { host = "xmpp.example" };
 	handle.module = module;
 
@@ -289,7 +289,7 @@ local function new_handle(options)
 	function module.get_host_type() return options.host_type or "local"; end
 	function module.default_permission() end
 	function module.may(_, _, address) return (options.administrators or {})[address] or false; end
-	function module.log() end
+	function module.log(_, level, format, ...) table.insert(handle.log, level .. ": " .. format:format(...)); end
 	function module.depends(_, name) return options[name]; end
 	function module.add_item(_, _, item) table.insert(handle.items, item); end
 	function module.send_iq(_, request)

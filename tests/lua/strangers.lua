@@ -120,6 +120,16 @@ test("a stranger addresses few within an hour, and those again", function()
 	expect(to(4), nil);
 end);
 
+test("of who goes on the operator is told, once an hour", function()
+	local strangers = new_strangers { strangers_recipients = 1 };
+	for number = 1, 4 do fate(strangers, message({ to = ("n%d@xmpp.example"):format(number) }, body())); end
+	expect(#strangers.log, 1);
+	expect(strangers.log[1]:match("^warn: eve@far.example has addressed 1 ") ~= nil, true);
+	clock = 3600;
+	for number = 1, 2 do fate(strangers, message({ to = ("n%d@xmpp.example"):format(number) }, body())); end
+	expect(#strangers.log, 2);
+end);
+
 test("errors and events of PubSub are not counted, other presence is not looked at", function()
 	local strangers = new_strangers { strangers_recipients = 1 };
 	local event = stanza("event", { xmlns = "http://jabber.org/protocol/pubsub#event" });

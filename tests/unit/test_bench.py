@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from cli import bench
-from cli.benchmarks import PARTS, Figure, paired, report, spread
+from cli.benchmarks import PARTS, Figure, attack, paired, report, spread
 from cli.lab import Failed
 from cli.main import main
 
@@ -120,3 +122,25 @@ def test_help_takes_the_standard_library_alone() -> None:
     command = [sys.executable, "-I", "-S", str(Path(bench.__file__).parent), "--needs", "bench"]
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (asked.returncode, asked.stdout.split()) == (0, ["containers"])
+
+
+@pytest.mark.parametrize(("crashes", "floods"), [(0, 1), (attack.ATTEMPTS - 1, attack.ATTEMPTS)])
+def test_a_flood_whose_attackers_crash_is_tried_again(monkeypatch, crashes, floods):
+    tried = []
+
+    def endure(*_: object) -> None:
+        tried.append("once")
+        if len(tried) <= crashes:
+            attack.finish(subprocess.Popen(["sh", "-c", "kill -ABRT $$"], stdout=PIPE, stderr=PIPE, text=True))
+
+    monkeypatch.setattr(attack, "endure", endure)
+    monkeypatch.setattr(attack.time, "sleep", lambda _: None)
+    attack.persist(attack.Side("ours", "", ""), 0, "tls", attack.Outcome())
+    assert len(tried) == floods
+
+
+@pytest.mark.parametrize(("status", "crashed"), [(134, True), (1, False)])
+def test_a_crash_is_told_from_a_failure(status, crashed):
+    with pytest.raises(Failed) as raised:
+        attack.finish(subprocess.Popen(["sh", "-c", f"exit {status}"], stdout=PIPE, stderr=PIPE, text=True))
+    assert isinstance(raised.value, attack.Crashed) == crashed

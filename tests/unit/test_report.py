@@ -225,5 +225,13 @@ def test_a_host_out_of_reach_is_one_line(tmp_path, inventory, said):
         assert said in (report / "verify.html").read_text()
 
 
+def test_of_several_hosts_one_that_is_not_there_is_named(tmp_path):
+    (tmp_path / "hosts.yml").write_text("xmpp: {hosts: {one: {ansible_connection: local}}}")
+    inventory = f"--ansible-inventory={tmp_path / 'hosts.yml'}"
+    run = verify(tmp_path, GOOD, "--hosts=ansible://one,ansible://tow", inventory)
+    assert run.returncode == 2
+    assert "no host matches ansible://tow" in run.stdout + run.stderr
+
+
 def test_the_summary_counts_every_status():
     assert sum(summary(VERDICTS).values()) == len(VERDICTS)

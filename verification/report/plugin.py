@@ -77,10 +77,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return WORKERS
 
 
-def _hosts(config: pytest.Config) -> list[testinfra.host.Host]:
+def _hosts(config: pytest.Config, *patterns: str) -> list[testinfra.host.Host]:
     option = config.option
     return testinfra.get_hosts(
-        option.hosts.split(","), ansible_inventory=option.ansible_inventory, ssh_config=option.ssh_config
+        patterns or option.hosts.split(","), ansible_inventory=option.ansible_inventory, ssh_config=option.ssh_config
     )
 
 
@@ -206,10 +206,11 @@ class Reporter:
             pytest.exit("--hosts is missing; such as --hosts=ansible://xmpp", returncode=2)
         try:
             hosts = _hosts(self.config)
+            unknown = [pattern for pattern in option.hosts.split(",") if not _hosts(self.config, pattern)]
         except Exception as error:
             pytest.exit(f"the inventory cannot be used: {_last_line(error)}", returncode=2)
-        if not hosts:
-            pytest.exit(f"{option.ansible_inventory}: no host matches {option.hosts}", returncode=2)
+        if unknown:
+            pytest.exit(f"{option.ansible_inventory}: no host matches {', '.join(unknown)}", returncode=2)
         return hosts
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
