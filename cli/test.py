@@ -25,6 +25,7 @@ from cli.common import FAILED, GOOD, ROOT, WrongInput, environment, progress, to
 
 REPORTS = ROOT / "reports"
 TAIL_LINES = 60
+REASON_LINES, REASON_WIDTH = 5, 500  # of the message of a test that failed
 SHORT = "PORTCULLIS_SHORT"  # in the environment of the tests when all are run
 SHELLS = ("#!/bin/sh", "#!/usr/bin/env bash")
 RUNTIME = "molecule/shared/runtime/oci-runtime"
@@ -229,9 +230,10 @@ def count(stage: str, good: int, bad: int) -> Result:
 
 
 def failures(stage: str) -> Iterator[str]:
-    """Each test that failed, by the stage's JUnit report, and the first line of why."""
+    """Each test that failed, by the stage's JUnit report, and the first lines of why."""
     cases = ET.parse(junit(stage)).getroot().iter("testcase") if junit(stage).exists() else ()
     for case in cases:
         for trouble in [*case.findall("failure"), *case.findall("error")]:
-            reason = (trouble.get("message") or "").strip().partition("\n")[0]
+            reason, *more = (trouble.get("message") or "").strip().splitlines()[:REASON_LINES] or [""]
             yield f"{case.get('classname')}.{case.get('name')}: {reason}"
+            yield from (f"  {line[:REASON_WIDTH]}" for line in more)

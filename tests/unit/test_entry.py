@@ -203,13 +203,15 @@ def test_tests_are_counted_by_their_report(fake_stages, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "4 passed, 2 failed"
 
 
-def test_a_failed_test_is_named(fake_stages, capsys):
-    failure = '<failure message="assert 1 == 2&#10;more">long</failure>'
+def test_a_failed_test_is_named_with_the_first_lines_of_why(fake_stages, capsys):
+    why = "&#10;".join(["assert 1 == 2", *(f"more {number}" for number in range(9))])
+    failure = f'<failure message="{why}">long</failure>'
     case = f'<testcase classname="area" name="test_it">{failure}</testcase>'
     report = f'<testsuites><testsuite tests="1" failures="1">{case}</testsuite></testsuites>'
     fake_stages(first=[step(f"echo '{report}' >first.xml; exit 1")])
     assert main.main(["test"]) == FAILED
-    assert "    area.test_it: assert 1 == 2" in capsys.readouterr().out.splitlines()
+    told = [f"more {number}" for number in range(test.REASON_LINES - 1)]
+    assert "\n      ".join(["    area.test_it: assert 1 == 2", *told]) + "\n    $ " in capsys.readouterr().out
 
 
 def test_stages_run_side_by_side(fake_stages):

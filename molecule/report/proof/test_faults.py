@@ -13,6 +13,7 @@ import functools
 import itertools
 import os
 import shlex
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ import yaml
 from conftest import ELSEWHERE, INVENTORY, LAB, NOT_SHOWN_HERE, Report, report
 
 from cli.test import SHORT
+from verification import targets
+from verification.probes import xmpp
+from verification.probes.tls import Refused
+from verification.probes.xmpp import StreamEnded
 
 REPLACE = """
 import pathlib, sys
@@ -62,6 +67,19 @@ class Fault:
 def machine(name: str) -> testinfra.host.Host:
     """The inside of a server, as root."""
     return testinfra.get_host(f"ansible://{name}?ansible_inventory={INVENTORY}", sudo=True)
+
+
+def wait_for_prosody(name: str, patience: float = 60) -> None:
+    """Wait until a server that was perhaps restarted speaks again: systemd calls it started before it listens."""
+    target = targets.load(str(INVENTORY), name)
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            target.channel(xmpp.C2S).close()
+            return
+        except (OSError, StreamEnded, Refused):
+            assert time.monotonic() < deadline, f"{name}: no stream {patience:.0f} seconds after the change"
+            time.sleep(0.2)
 
 
 def faults() -> list[Fault]:
@@ -111,6 +129,7 @@ class Servers:
             commands = [fault.command(broken) for fault, broken in changed]
             commands += dict.fromkeys(fault.then for fault, _ in changed if fault.then)
             machine(host).check_output("sh -ec %s", "\n".join(commands))
+            wait_for_prosody(host)
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(change, {fault.host for fault in back + new}))
