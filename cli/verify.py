@@ -130,4 +130,4 @@ def command(
     given = [f"{name}={value}" for name, value in options.items() if value]
     how = ["-p", "verification.report.plugin", "-p", "no:cacheprovider", "--numprocesses=auto"]
     given += ["--judges"] * judges
-    return [sys.executable, "-B", "-m", "pytest", "verification", *how, *given]
+    return [sys.executable, "-m", "pytest", "verification", *how, *given]

@@ -12,10 +12,12 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+import testinfra
 import yaml
 
 from verification import catalogue, targets
@@ -26,18 +28,22 @@ from verification.turns import Turns
 
 Evidence = Callable[[str], None]
 INSIDE = {"host", "sshd"}
-# What takes long begins first, beside the others.
-LONG = {
+# What takes long begins first, beside the others. These look at all hosts at the same time, in one worker.
+TOGETHER = (
+    "test_the_playbook_would_change_nothing",
     "test_a_login_without_a_session_does_not_last",
-    "test_accounts_cannot_send_faster_than_the_stated_rate",
-    "test_half_sent_requests_are_cut_off",
-    "test_lynis_warns_of_nothing",
     "test_silent_connections_are_closed",
+    "test_half_sent_requests_are_cut_off",
+)
+LONG = (
+    *TOGETHER,
+    "test_accounts_cannot_send_faster_than_the_stated_rate",
+    "test_lynis_warns_of_nothing",
     "test_sslyze_agrees_with_mozilla",
     "test_testssl_finds_nothing",
-    "test_the_playbook_would_change_nothing",
-}
-LONG_FILES = {"test_bans.py"}
+)
+LONG_FILES = ("test_bans.py",)
+T = TypeVar("T")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -89,12 +95,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     names = sorted(reporter.results.hosts if reporter else [], key=len, reverse=True)
 
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-        """The tests of a file about one host; a long one is alone, and the drift of all hosts is one play."""
+        """The tests of a file about one host; a long one is alone, perhaps about all of them."""
 
         def _split_scope(self, nodeid: str) -> str:
             file, _, test = nodeid.partition("::")
-            if test.partition("[")[0] in LONG:
-                return file if file.endswith("test_drift.py") else nodeid
+            name = test.partition("[")[0]
+            if name in LONG:
+                return name if name in TOGETHER else nodeid
             return f"{file} {next((name for name in names if f'://{name}' in test), '')}"
 
     return Scheduling(config, log)
@@ -115,10 +122,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _place(item: pytest.Item) -> int:
-    """What takes long comes first, and last what has to wait until nothing else runs."""
+    """What takes long comes first, the longest before all, and last what has to wait until nothing else runs."""
     if item.get_closest_marker("alone"):
-        return 2
-    return 0 if getattr(item, "originalname", "") in LONG or item.path.name in LONG_FILES else 1
+        return len(LONG) + 2
+    name = getattr(item, "originalname", "")
+    if name in LONG:
+        return LONG.index(name)
+    return len(LONG) + (item.path.name not in LONG_FILES)
 
 
 def _keep_outside(items: list[pytest.Item]) -> None:
@@ -153,6 +163,29 @@ def target(_testinfra_host, pytestconfig: pytest.Config) -> targets.Target:
     """The host under test as the outside sees it; nothing here logs in to it."""
     name = _testinfra_host.backend.get_pytest_id().rpartition("://")[2]
     return targets.load(pytestconfig.getoption("ansible_inventory"), name)
+
+
+@pytest.fixture(scope="session")
+def _everywhere(pytestconfig: pytest.Config) -> Iterator[tuple[list[targets.Target], ThreadPoolExecutor, dict]]:
+    option = pytestconfig.option
+    hosts = testinfra.get_hosts(option.hosts.split(","), ansible_inventory=option.ansible_inventory)
+    names = [host.backend.get_pytest_id().rpartition("://")[2] for host in hosts]
+    with ThreadPoolExecutor(len(names)) as pool:
+        yield [targets.load(option.ansible_inventory, name) for name in names], pool, {}
+
+
+@pytest.fixture
+def at_once(request: pytest.FixtureRequest, _everywhere, target) -> Callable[[Callable[[targets.Target], T]], T]:
+    """A function that measures this host, and all others that are verified at the same time: for what mostly waits."""
+    everywhere, pool, measured = _everywhere
+
+    def measure(how: Callable[[targets.Target], T]) -> T:
+        futures = measured.setdefault(request.node.originalname, {})
+        if not futures:
+            futures.update({other.name: pool.submit(how, other) for other in everywhere})
+        return futures[target.name].result()
+
+    return measure
 
 
 @pytest.fixture(autouse=True)
@@ -218,13 +251,23 @@ def given_accounts(pytestconfig: pytest.Config) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def accounts_here(given_accounts, target) -> list[dict[str, str]]:
-    """At least two accounts {jid, password} of one virtual host of this target; other tests may use them meanwhile."""
-    for domain in target.domains:
-        here = [account for account in given_accounts if account["jid"].rpartition("@")[2] == domain]
-        if len(here) >= 2:
-            return here
-    return pytest.skip("not shown: no test accounts were given")
+def accounts_of(given_accounts) -> Callable[[targets.Target], list[dict[str, str]]]:
+    """A function: at least two accounts {jid, password} of one virtual host of a target, or none."""
+
+    def here(target: targets.Target) -> list[dict[str, str]]:
+        of_domains = (
+            [account for account in given_accounts if account["jid"].rpartition("@")[2] == domain]
+            for domain in target.domains
+        )
+        return next((accounts for accounts in of_domains if len(accounts) >= 2), [])
+
+    return here
+
+
+@pytest.fixture
+def accounts_here(accounts_of, target) -> list[dict[str, str]]:
+    """The accounts of this target; other tests may use them meanwhile."""
+    return accounts_of(target) or pytest.skip("not shown: no test accounts were given")
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def stranger(host, target) -> Iterator[Stranger]:
     stranger = Stranger(host, "stranger", 0)
     with host.sudo():
         host.run(stop)
-        host.check_output(f"systemd-run --quiet --unit={UNDECLARED_UNIT} {serve}")
+        host.check_output(f"systemd-run --quiet --collect --unit={UNDECLARED_UNIT} {serve}")
         host.check_output(f"timeout 10 sh -c 'until ss -Hltn sport = {UNDECLARED} | grep -q .; do sleep 0.1; done'")
     stranger.move_in()
     yield stranger

@@ -24,6 +24,7 @@ import testinfra
 import yaml
 from _pytest.terminal import TerminalReporter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from testinfra.utils.ansible_runner import AnsibleRunner
 
 from verification import catalogue, outside, targets, waivers
 from verification.probes import bare, tls, xmpp
@@ -62,6 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         config.option.hosts = config.workerinput["hosts"]
         config.option.accounts = config.workerinput["accounts"]
+        _runner(config).inventory = config.workerinput["inventory"]
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
     if config.getoption("verbose") <= 0:
@@ -73,7 +75,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """With --numprocesses=auto: more than there are cores, for the tests mostly wait for a server."""
     with contextlib.suppress(Exception):  # what is wrong with the inventory, the session tells
-        return min(MOST_WORKERS, WORKERS + 2 * (len(_hosts(config)) - 1))
+        return min(MOST_WORKERS, WORKERS + len(_hosts(config)) // 2)
     return WORKERS
 
 
@@ -82,6 +84,11 @@ def _hosts(config: pytest.Config, *patterns: str) -> list[testinfra.host.Host]:
     return testinfra.get_hosts(
         patterns or option.hosts.split(","), ansible_inventory=option.ansible_inventory, ssh_config=option.ssh_config
     )
+
+
+def _runner(config: pytest.Config) -> AnsibleRunner:
+    """What testinfra knows of the inventory; it would run ansible-inventory in each process."""
+    return AnsibleRunner.get_runner(config.option.ansible_inventory)
 
 
 def _silence(config: pytest.Config) -> None:
@@ -144,9 +151,10 @@ class Reporter:
         self.progress.start()
 
     def pytest_configure_node(self, node: Any) -> None:
-        """With xdist: a worker is told which hosts answered, and whether the accounts are taken."""
+        """With xdist: a worker is told which hosts answered, whether the accounts are taken, and what Ansible read."""
         node.workerinput["hosts"] = self.config.option.hosts
         node.workerinput["accounts"] = self.config.option.accounts
+        node.workerinput["inventory"] = _runner(self.config).inventory
 
     def _waivers(self) -> tuple[waivers.Waiver, ...]:
         try:
