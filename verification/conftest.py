@@ -12,12 +12,11 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-import testinfra
 import yaml
 
 from verification import catalogue, targets
@@ -166,24 +165,23 @@ def target(_testinfra_host, pytestconfig: pytest.Config) -> targets.Target:
 
 
 @pytest.fixture(scope="session")
-def _everywhere(pytestconfig: pytest.Config) -> Iterator[tuple[list[targets.Target], ThreadPoolExecutor, dict]]:
-    option = pytestconfig.option
-    hosts = testinfra.get_hosts(option.hosts.split(","), ansible_inventory=option.ansible_inventory)
-    names = [host.backend.get_pytest_id().rpartition("://")[2] for host in hosts]
-    with ThreadPoolExecutor(len(names)) as pool:
-        yield [targets.load(option.ansible_inventory, name) for name in names], pool, {}
+def _measured() -> dict[str, dict[str, Future[Any]]]:
+    return {}
 
 
 @pytest.fixture
-def at_once(request: pytest.FixtureRequest, _everywhere, target) -> Callable[[Callable[[targets.Target], T]], T]:
-    """A function that measures this host, and all others that are verified at the same time: for what mostly waits."""
-    everywhere, pool, measured = _everywhere
+def at_once(request: pytest.FixtureRequest, target, _measured) -> Callable[[Callable[[targets.Target], T]], T]:
+    """A function that measures this host, and all others of the test at the same time: for what mostly waits."""
+    test = request.node.originalname
 
     def measure(how: Callable[[targets.Target], T]) -> T:
-        futures = measured.setdefault(request.node.originalname, {})
-        if not futures:
-            futures.update({other.name: pool.submit(how, other) for other in everywhere})
-        return futures[target.name].result()
+        if test not in _measured:
+            inventory = request.config.getoption("ansible_inventory")
+            hosts = {_host_name(item) for item in request.session.items if getattr(item, "originalname", "") == test}
+            everywhere = [targets.load(inventory, host) for host in hosts]
+            with ThreadPoolExecutor(len(everywhere)) as pool:
+                _measured[test] = {other.name: pool.submit(how, other) for other in everywhere}
+        return _measured[test][target.name].result()
 
     return measure
 
@@ -251,23 +249,9 @@ def given_accounts(pytestconfig: pytest.Config) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def accounts_of(given_accounts) -> Callable[[targets.Target], list[dict[str, str]]]:
-    """A function: at least two accounts {jid, password} of one virtual host of a target, or none."""
-
-    def here(target: targets.Target) -> list[dict[str, str]]:
-        of_domains = (
-            [account for account in given_accounts if account["jid"].rpartition("@")[2] == domain]
-            for domain in target.domains
-        )
-        return next((accounts for accounts in of_domains if len(accounts) >= 2), [])
-
-    return here
-
-
-@pytest.fixture
-def accounts_here(accounts_of, target) -> list[dict[str, str]]:
-    """The accounts of this target; other tests may use them meanwhile."""
-    return accounts_of(target) or pytest.skip("not shown: no test accounts were given")
+def accounts_here(given_accounts, target) -> list[dict[str, str]]:
+    """At least two accounts {jid, password} of one virtual host of this target; other tests may use them meanwhile."""
+    return target.accounts_among(given_accounts) or pytest.skip("not shown: no test accounts were given")
 
 
 @pytest.fixture

@@ -117,6 +117,13 @@ class Target:
             raise NotOffered(self.absent[standard])
         return self.addresses.get(standard, self.address), self.ports.get(standard, standard)
 
+    def accounts_among(self, given: list[dict[str, str]]) -> list[dict[str, str]]:
+        """At least two of these accounts {jid, password}, of one virtual host; or none."""
+        of_domains = (
+            [account for account in given if account["jid"].rpartition("@")[2] == domain] for domain in self.domains
+        )
+        return next((accounts for accounts in of_domains if len(accounts) >= 2), [])
+
     def channel(self, standard: int, domain: str = "", sender: str = "") -> tls.Channel:
         """A connection to an XMPP port on which the TLS handshake comes next (see xmpp.open_channel)."""
         return xmpp.open_channel(*self.at(standard), domain or self.domain, standard_port=standard, sender=sender)

@@ -32,9 +32,9 @@ def test_sessions_of_an_account_are_bounded(target, login, evidence):
 
 @pytest.mark.control("FLOOD-04")
 @pytest.mark.usefixtures("accounts_here")
-def test_a_login_without_a_session_does_not_last(at_once, accounts_of, evidence):
+def test_a_login_without_a_session_does_not_last(at_once, given_accounts, evidence):
     def wait(target: Target) -> tuple[StreamEnded | None, float]:
-        account = accounts_of(target)[-1]
+        account = target.accounts_among(given_accounts)[-1]
         client = xmpp.Client.login(*target.at(xmpp.C2S), account["jid"], account["password"], bind=False)
         started = time.monotonic()
         ended = None
