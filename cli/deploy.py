@@ -1,7 +1,7 @@
 """Deploy the servers of an inventory: playbooks/site.yml with the pinned Ansible.
 
 Every other argument goes to ansible-playbook, such as --check --diff, --limit HOST, --ask-vault-pass, -v.
-Exit status 2 means that the inventory was refused, and nothing was changed.
+Exit status 2 means that the inventory was refused, and nothing was changed on any host.
 """
 
 from __future__ import annotations
@@ -55,6 +55,6 @@ def play(playbook: Path, inventories: list[str], extra: list[str] | None = None)
         if not told.exists():  # it never came to a play: the arguments, the inventory or the vault
             return Outcome(GOOD if status == 0 else WRONG)
         outcome = json.loads(told.read_text(encoding="utf-8"))
-    if outcome["refused"]:
-        return Outcome(WRONG, outcome["changed"])
-    return Outcome(FAILED if status else GOOD, outcome["changed"])
+    if outcome["refused"] and not outcome["changed"]:
+        return Outcome(WRONG)
+    return Outcome(FAILED if status or outcome["refused"] else GOOD, outcome["changed"])

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cli.common import GOOD, ROOT, WRONG, WrongInput, environment, inventory
+from cli.common import FAILED, GOOD, ROOT, WRONG, WrongInput, environment, inventory
 
 EVERY_HOST = "xmpp"  # the group
 
@@ -87,8 +87,9 @@ def tell(arguments: argparse.Namespace, status: int) -> int:
 
 
 def judge(words: list[str]) -> int:
-    """Run pytest and return the exit status."""
-    return min(subprocess.run(words, cwd=ROOT, env=environment(), check=False).returncode, WRONG)
+    """Run pytest and return the exit status, WRONG where it was ended by a signal."""
+    status = subprocess.run(words, cwd=ROOT, env=environment(), check=False).returncode
+    return status if status in (GOOD, FAILED) else WRONG
 
 
 def judge_from_outside(arguments: argparse.Namespace) -> int:

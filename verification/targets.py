@@ -68,7 +68,8 @@ class Target:
         ports: standard port -> reachable port, from `verification_ports`.
         addresses: standard port -> address, where that is another one, from `verification_addresses`.
         absent: standard port -> why the service is not offered, from `verification_absent`.
-        ca_file: PEM file of the roots its certificates must lead to: `verification_ca_file`, else the system's.
+        ca_file: PEM file of the roots its certificates must lead to: `verification_ca_file`, else the kit's own CA
+            where that issues them, else the system's.
         variables: its variables (see Variables).
     """
 
@@ -148,18 +149,25 @@ def load(inventory: str, name: str) -> Target:
         raise KeyError(name)
     hostvars = HostVars(inventories, manager, loader)
     variables = Variables({**role_defaults(), **manager.get_vars(host=host), "hostvars": hostvars}, loader)
-    ca_file = variables.get("verification_ca_file")
     return Target(
         name=name,
         address=str(variables.get("verification_connect") or variables.get("ansible_host") or name),
         ports={int(standard): int(port) for standard, port in (variables.get("verification_ports") or {}).items()},
-        ca_file=Path(ca_file) if ca_file else tls.SYSTEM_TRUST,
+        ca_file=_roots(variables),
         variables=variables,
         addresses={
             int(port): str(address) for port, address in (variables.get("verification_addresses") or {}).items()
         },
         absent={int(port): str(why) for port, why in (variables.get("verification_absent") or {}).items()},
     )
+
+
+def _roots(variables: Variables) -> Path:
+    given = variables.get("verification_ca_file")
+    if given:
+        return Path(given)
+    own = Path(str(variables["certificates_ca_directory"])) / "ca.pem"
+    return own if variables["certificates_provider"] == "own_ca" and own.exists() else tls.SYSTEM_TRUST
 
 
 def names(inventory: str) -> set[str]:

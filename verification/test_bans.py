@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -122,6 +123,19 @@ def test_a_further_ban_lasts_longer(stranger, target, bans, hasty_jail, evidence
         assert listing, f"the second ban ends like the first: {first}"
         second = listing
     evidence(f"{first}; again -> {second}")
+
+
+@pytest.mark.control("FLOOD-23")
+def test_the_end_of_a_ban_ends_no_other(host, stranger, target, bans, hasty_jail, evidence):
+    guess_until_banned(stranger, target, bans, 6)
+    network = ipaddress.ip_network(f"{stranger.address[4]}/30", strict=False)
+    bans("add", "--for", "3000", str(network))
+    with host.sudo():
+        host.check_output(f"fail2ban-client set portcullis-xmpp unbanip {stranger.address[4]}")
+    left = seconds_left(line_about(str(network), bans()))
+    evidence(f"fail2ban's ban ends, the operator's of the network is in force for {left} s more")
+    assert left > 2900
+    assert not is_let_in(stranger, 5222)
 
 
 @pytest.mark.control("FLOOD-23")

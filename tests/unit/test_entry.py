@@ -111,6 +111,7 @@ def test_deploy_hands_every_other_argument_to_ansible(commands):
         (2, '{"changed": 0, "refused": true}', deploy.Outcome(WRONG, 0)),
         (0, '{"changed": 0, "refused": true}', deploy.Outcome(WRONG, 0)),
         (2, '{"changed": 1, "refused": false}', deploy.Outcome(FAILED, 1)),
+        (2, '{"changed": 1, "refused": true}', deploy.Outcome(FAILED, 1)),  # one host was refused, another changed
         (4, '{"changed": 0, "refused": false}', deploy.Outcome(FAILED, 0)),
         (4, None, deploy.Outcome(WRONG)),
         (0, None, deploy.Outcome(GOOD)),
@@ -126,7 +127,9 @@ def test_deploy_tells_a_refusal_from_a_failure(monkeypatch, status, told, expect
     assert deploy.play(deploy.PLAYBOOK, ["hosts.yml"]) == expected
 
 
-@pytest.mark.parametrize(("status", "expected"), [(0, GOOD), (1, FAILED), (2, WRONG), (3, WRONG), (4, WRONG)])
+@pytest.mark.parametrize(
+    ("status", "expected"), [(0, GOOD), (1, FAILED), (2, WRONG), (3, WRONG), (4, WRONG), (-9, WRONG)]
+)
 def test_verify_ends_as_pytest_does(monkeypatch, status, expected):
     monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, status))
     assert main.main(["verify", "-i", str(ROOT / "inventories" / "example")]) == expected

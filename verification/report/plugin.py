@@ -340,6 +340,8 @@ def _unreachable(host: testinfra.host.Host) -> str:
     try:
         host.run_expect([0], "true")
     except Exception as error:
+        if "a password is required" in str(error):
+            return f"{_name(host)}: sudo wants a password there, and a verification has none to give"
         return f"{_name(host)}: unreachable: {shorten(str(error))}"
     return ""
 

@@ -46,6 +46,18 @@ def test_an_interrupted_rotation_is_finished(host, member, evidence) -> None:
     evidence("a rotation that was killed: the next run finishes it, and nobody enrols again")
 
 
+@pytest.mark.control("MFA-13")
+def test_a_rotation_that_made_no_key_makes_one(host, evidence) -> None:
+    old = host.file(KEPT).content_string
+    interrupted = "head() { kill $$; }; . "  # where it would make the key: the old one is kept as the previous
+    assert host.run(f"sh -c '{interrupted}{KEEPER}' sh rotate").rc != 0
+    assert host.file(PREVIOUS).content_string == old
+    host.check_output(f"{KEEPER} rotate")
+    assert host.file(KEPT).content_string != old, "the old key is in force"
+    assert not host.file(PREVIOUS).exists
+    evidence("a rotation that was killed before it had made a key: the next run makes one")
+
+
 @pytest.mark.control("MFA-14")
 def test_switching_off_asks_first(host, member, play, evidence) -> None:
     alice = member()
