@@ -38,9 +38,17 @@ class OwnCA:
     that permit the DNS names it was made for and below, and no IP address.
     """
 
-    def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
-        self.key = key
+    def __init__(self, key: ec.EllipticCurvePrivateKey | None, certificate: x509.Certificate) -> None:
+        """`key` is None where only the certificates are judged, and the key may be elsewhere."""
+        self._key = key
         self.certificate = certificate
+
+    @property
+    def key(self) -> ec.EllipticCurvePrivateKey:
+        """Its key. Raises ValueError where it is elsewhere."""
+        if self._key is None:
+            raise ValueError("its key is not here")
+        return self._key
 
     @classmethod
     def create(cls, names: Iterable[str]) -> OwnCA:
@@ -233,10 +241,15 @@ class Directory:
         finally:
             os.close(descriptor)
 
-    def load(self) -> OwnCA | None:
-        """The CA, or None where there is none. Raises ValueError when half of it is missing or does not fit."""
+    def load(self, to_sign: bool = True) -> OwnCA | None:
+        """The CA, or None where there is none; its certificate is enough where nothing is to be signed.
+
+        Raises ValueError when half of it is missing or does not fit.
+        """
         if not self.key.exists() and not self.certificate.exists():
             return None
+        if not self.key.exists() and not to_sign:
+            return OwnCA(None, x509.load_pem_x509_certificate(self._read(str(self.certificate)).encode()))
         for file in (self.key, self.certificate):
             if not file.exists():
                 raise ValueError(f"{file} is missing; restore it from your copy, or move {self.path} away for a new CA")
@@ -301,13 +314,13 @@ class ActionModule(ActionBase):
             if (reason := ca.reason_to_renew(store[domain]["chain"], store[domain]["public_key"], names, key_type))
         }
         requests = {}
-        if due:
+        if due and not self._task.check_mode:
             requests = self._on_host(task_vars, state="requested", domains=list(due), key_type=key_type)["requests"]
         chains = {domain: ca.sign(request, certificates[domain], lifetime) for domain, request in requests.items()}
         unfinished = {
             domain: held["chain"] for domain, held in store.items() if held["unfinished"] and domain not in due
         }
-        if chains or unfinished:
+        if (chains or unfinished) and not self._task.check_mode:
             self._on_host(task_vars, state="installed", chains={**chains, **unfinished})
 
         changes += [f"{domain}: a new certificate, as {reason}" for domain, reason in due.items()]
@@ -325,7 +338,7 @@ class ActionModule(ActionBase):
         check_mode = self._task.check_mode
         try:
             with contextlib.nullcontext() if check_mode else directory.locked():
-                ca = directory.load()
+                ca = directory.load(to_sign=not check_mode)
                 if ca is None:
                     ca = OwnCA.create(names)
                     if not check_mode:
@@ -335,8 +348,8 @@ class ActionModule(ActionBase):
                 reason = ca.reason_to_reissue(names, lifetime)
                 if not reason:
                     return ca, [], []
-                ca.reissue(names)
                 if not check_mode:
+                    ca.reissue(names)
                     directory.save_certificate(ca)
         except (OSError, ValueError) as error:
             raise AnsibleActionFail(f"The CA in {path} cannot be used: {error}") from error

@@ -274,7 +274,18 @@ def test_check_mode_says_what_it_would_do_and_writes_nothing(deploy, host, tmp_p
     result = deploy("example.org", check_mode=True)
     assert result["changes"] == [f"a new CA in {tmp_path}/ca", "example.org: a new certificate, as there is none"]
     assert not (tmp_path / "ca").exists()
-    assert "installed" not in host.calls
+    assert host.calls == ["reported"]
+
+
+def test_check_mode_needs_no_key(deploy, host, tmp_path):
+    deploy("example.org")
+    (tmp_path / "ca" / "ca.key").unlink()
+    assert not deploy("example.org", check_mode=True)["changed"]
+    result = deploy("example.org", "upload.example.org", check_mode=True)
+    assert result["changes"] == ["upload.example.org: a new certificate, as there is none"]
+    assert deploy("second.example", check_mode=True)["warnings"], "the CA would have to cover it"
+    with pytest.raises(AnsibleActionFail, match=r"ca.key is missing"):
+        deploy("example.org")
 
 
 def test_an_added_domain_leaves_the_others_alone_and_asks_for_the_new_ca_file(deploy, host):
