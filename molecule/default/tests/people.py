@@ -69,6 +69,10 @@ class Person(ClientXMPP):
     def _resume(self, _: object) -> None:
         self.here = True
         self.resumed += 1
+        kept = {stanza["body"] for _, stanza in self.plugin["xep_0198"].unacked_queue if stanza.name == "message"}
+        for body, to in list(self.pending.items()):
+            if body not in kept:  # slixmpp discards what it had not written when the connection was lost
+                self.say(to, body)
 
     def _come_back(self, _: object) -> None:
         self.here = False
