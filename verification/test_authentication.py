@@ -136,13 +136,16 @@ def shape(salt: str) -> str:
 def test_unknown_accounts_take_as_long_as_known_ones(target, accounts, evidence):
     known, _, domain = accounts[0]["jid"].partition("@")
     way = ways_with_scram(target)[0]
-    for _ in range(3):  # a difference that is the server's is there every time; one of a busy machine is not
+    slower: set[str] = set()
+    for _ in range(6):  # a difference that is the server's is the same every time; one of a busy machine is not
         nobody = f"portcullis-{uuid.uuid4().hex[:12]}"
         mine, theirs = durations(target, way, domain, (known, nobody))
-        if abs(mine - theirs) <= max(0.3, 0.25 * mine):
+        alike = abs(mine - theirs) <= max(0.3, 0.25 * mine)
+        slower.add("neither" if alike else "the known" if mine > theirs else "the unknown")
+        if alike or len(slower) > 1:
             break
     evidence(f"challenge: {mine:.2f} ms for a known account, {theirs:.2f} ms for an unknown one")
-    assert abs(mine - theirs) <= max(0.3, 0.25 * mine), "an unknown account takes another time"
+    assert alike or len(slower) > 1, f"six times {slower.pop()} account took longer"
 
 
 def durations(target, way: Way, domain: str, usernames: tuple[str, str]) -> list[float]:
