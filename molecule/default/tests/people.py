@@ -15,7 +15,8 @@ from slixmpp import ClientXMPP
 from verification.probes.client import Login
 
 PAUSE = 0.02  # seconds between two messages of one person
-PATIENCE = 60  # seconds
+PATIENCE = 60  # seconds without anything new
+LONGEST = 300  # seconds
 
 
 class Person(ClientXMPP):
@@ -112,17 +113,27 @@ class Crowd:
         return set().union(*(person.acknowledged for person in self.talkers))
 
     def wait_until(self, condition: Callable[[Person], bool], what: str) -> None:
-        """Wait until something is true of everybody. Raises AssertionError."""
+        """Wait until something is true of everybody, as long as anything goes on. Raises AssertionError."""
 
-        async def wait() -> None:
+        async def wait() -> bool:
+            began = since = self.loop.time()
+            goes_on = self._progress()
             while not all(map(condition, self.everybody)):
                 await asyncio.sleep(0.1)
+                if goes_on != (goes_on := self._progress()):
+                    since = self.loop.time()
+                if self.loop.time() > min(since + PATIENCE, began + LONGEST):
+                    return False
+            return True
 
-        try:
-            self._ask(asyncio.wait_for(wait(), PATIENCE))
-        except TimeoutError:
+        if not self._ask(wait()):
             missing = [str(person.boundjid) for person in self.everybody if not condition(person)]
-            raise AssertionError(f"after {PATIENCE} s not {what}: {', '.join(missing)}") from None
+            raise AssertionError(f"nothing new for {PATIENCE} s, or {LONGEST} s, and not {what}: {', '.join(missing)}")
+
+    def _progress(self) -> list[tuple[int, int, int, int]]:
+        return [
+            (person.begun, person.resumed, len(person.acknowledged), person.heard.total()) for person in self.everybody
+        ]
 
     def talk(self) -> None:
         """Begin to talk; whoever is away is silent meanwhile."""
