@@ -179,6 +179,23 @@ def test_clients_that_lose_their_connection_resume(crowd, evidence) -> None:
 
 
 @pytest.mark.control("FLOOD-24")
+def test_a_session_goes_on_that_was_cut_within_a_stanza(login, evidence) -> None:
+    alice = login()
+    alice.send(f"<enable xmlns='{SM}' resume='true'/>")
+    token = alice.wait("enabled").get("id")
+    alice.send(f"<r xmlns='{SM}'/><message to='{alice.bare}'><body>of this the other ha")
+    alice.wait("a")
+    alice.stream.channel.close()
+    again = login(bind=False)
+    again.send(f"<resume xmlns='{SM}' h='0' previd='{token}'/>")
+    again.wait("resumed")
+    again.send(f"<message to='{alice.bare}'><store xmlns='urn:xmpp:hints'/></message><r xmlns='{SM}'/>")
+    handled = again.wait("a").get("h")
+    evidence(f"cut within a stanza, resumed: what is said next is handled ({handled}), the half of a stanza is not")
+    assert handled == "1"
+
+
+@pytest.mark.control("FLOOD-24")
 def test_a_stop_in_order_tells_what_was_handled(host, login, evidence) -> None:
     alice = login()
     alice.send(f"<enable xmlns='{SM}' resume='true'/>")

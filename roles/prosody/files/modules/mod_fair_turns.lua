@@ -289,6 +289,24 @@ function interface.onincoming(conn, data, problem)
 	return hand_on(conn, data, problem); -- of who has hung up all at once
 end
 
+-- A session that is resumed (XEP-0198) goes on with the parser of its new connection. Prosody 13.0.1 would go on with
+-- that of the old one: where this was cut within a stanza, and turns end within some, it takes all that follows for a
+-- part of it, and nothing is ever handled or acknowledged again.
+module:hook("c2s-session-updated", function(event)
+	local session = event.session;
+	function session.data(data)
+		data = data and session.filter("bytes/in", data);
+		if not data then return; end
+		local ok, problem = session.stream:feed(data);
+		if ok then return; end
+		if problem == "stanza-too-large" then
+			session:close({ condition = "policy-violation", text = "XML stanza is too big" });
+		else
+			session:close("not-well-formed");
+		end
+	end
+end);
+
 function module.unload()
 	interface.onreadable, interface.tlshandshake, interface.onincoming = read, shake_hands, hand_on;
 	turn_length = math.huge;
