@@ -26,6 +26,7 @@ INVENTORY = ROOT / "inventories" / "bench" / "attack" / "hosts.yml"
 SIDES = ("stock", "ours")
 ROUNDS = 2
 REST, FLOOD, AFTER = 5.0, 8.0, 5.0  # seconds
+PATIENCE, AT_REST = 120.0, 0.05  # seconds, and of processor time in one
 SOURCES = 60
 VISITORS = [f"visitor{number}" for number in range(8)]
 MEMBERS = [f"member{number}" for number in range(20)]
@@ -205,6 +206,7 @@ def persist(each: Side, number: int, flood: str, outcome: Outcome) -> None:
 def endure(each: Side, number: int, flood: str, outcome: Outcome) -> None:
     """Flood a server, and add what was noticed of it to `outcome`. Raises Failed."""
     _, function, arguments = FLOODS[flood]
+    settle(each)
     seconds = REST + FLOOD + AFTER + 3
     visitors = each.begin("pings", jids=each.accounts(VISITORS), rate=PINGS, seconds=seconds)
     guest = {"jid": f"guest@{each.domain}", "password": each.passwords["guest"]}
@@ -240,6 +242,19 @@ def endure(each: Side, number: int, flood: str, outcome: Outcome) -> None:
     outcome.memory_after.append(after[1] / at_rest[1])
     outcome.done.append(done)
     progress(f"  {each.name}, {flood}: {done:.0f} times")
+
+
+def settle(each: Side) -> None:
+    """Wait until a server has done what was left to do of the flood before: what attackers sent is not lost.
+
+    As long as it takes, but no longer than PATIENCE.
+    """
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        used = each.usage()[0]
+        time.sleep(1)
+        if each.usage()[0] - used < AT_REST:
+            break
 
 
 def finish(process: subprocess.Popen[str]) -> str:

@@ -4,11 +4,11 @@
 -- Twenty clients that never stop talking make everybody wait for a tenth of a second, two hundred strangers who guess
 -- passwords for two. Here a connection is served at once as long as its account, or the server at its other end,
 -- stays within an allowance of processor time. Those that do not, and whoever has not logged in, stand in a queue:
--- one turn for each account or network, then the next. A turn ends with the stanza that uses it up, then everybody
--- else is served, and a queue has a share of the processor. When so many keep to their allowances that they would fill
--- the processor together, only who has hardly used it is served at once. Nothing is refused and nothing lost: what a
--- connection has to say waits for its next turn, and is not acknowledged before (XEP-0198). Without a crowd a turn
--- comes at once.
+-- one turn for each network, then the next; of the accounts, whoever has used least comes first. A turn ends with the
+-- stanza that uses it up, then everybody else is served and answered, and a queue has a share of the processor. When so
+-- many keep to their allowances that they would fill the processor together, only who has hardly used it is served at
+-- once. Nothing is refused and nothing lost: what a connection has to say waits for its next turn, also of who has hung
+-- up meanwhile, and is not acknowledged before (XEP-0198). Without a crowd a turn comes at once.
 --
 -- What is read goes to the parser in pieces that end with a tag. Expat (since 2.6) lets the rest of a tag wait until
 -- there is as much again as it had of it, so a piece that ends within one might never be looked at.
@@ -18,12 +18,13 @@
 --   fair_turns_members_share    number, default 0.25: of the processor's time, for the queue after login
 --   fair_turns_strangers_reserve  number, default 0.003: seconds of work for all strangers before they queue
 --   fair_turns_allowance        number, default 0.005: of the processor's time, for an account or a server
---   fair_turns_reserve          number, default 0.001: seconds of work for it before it queues
+--   fair_turns_reserve          number, default 0.003: seconds of work for it before it queues
 -- Events: none. It wraps how net.server_epoll reads and shakes hands; nothing else sees a connection before its TLS.
 -- Source: XEP-0205 section 3, CWE-400, CWE-770.
 
 module:set_global();
 
+local heap = require "prosody.util.indexedbheap";
 local ip = require "prosody.util.ip";
 local now = require "prosody.util.time".monotonic;
 local processor_time = os.clock; -- what the kernel gives to others meanwhile is nobody's work
@@ -34,11 +35,12 @@ local strangers_share = module:get_option_number("fair_turns_strangers_share", 0
 local members_share = module:get_option_number("fair_turns_members_share", 0.25, 0.01, 1);
 local strangers_reserve = module:get_option_number("fair_turns_strangers_reserve", 0.003, 0);
 local allowance = module:get_option_number("fair_turns_allowance", 0.005, 0.0001, 1);
-local reserve = module:get_option_number("fair_turns_reserve", 0.001, 0.0001);
+local reserve = module:get_option_number("fair_turns_reserve", 0.003, 0.0001);
 
 local turn_length = 0.0003; -- seconds: a message that is archived takes more, a read that completes no stanza less
+local most_debt = 0.001; -- seconds of work, which an account waits for before it is served at once again
 local rush_share, rush_reserve = 0.5, 0.003; -- for all who keep to their allowances: of the processor, and seconds
-local hardly_used = 0.75; -- of a reserve is left
+local hardly_used = 0.00025; -- seconds of work, of a reserve
 local smallest_piece = 128; -- octets, for the parser
 local shortest_wait = 0.001; -- seconds, of net.server_epoll's timers
 local read_retry_delay = 1e-06; -- seconds, after which net.server_epoll reads on in what OpenSSL has at hand
@@ -90,9 +92,15 @@ local function network_of(conn)
 	return address.proto == "IPv6" and ip.truncate(address, 64).normal or address.normal;
 end
 
--- `lines`: the turns of each account or network. `order`: whose turn it is.
+-- How much an account has used, to compare: as all get back the same while they wait, the order of two stays as it is.
+local function used_by(who)
+	local budget = budget_of(who);
+	return budget.at * budget.rate - budget.left;
+end
+
+-- `lines`: the turns of each account or network. `order`: whose line is next.
 local function new_queue(budget)
-	return { budget = budget, lines = {}, order = {}, first = 1, last = 0 };
+	return { budget = budget, lines = {}, order = heap.create(), arrivals = 0 };
 end
 
 local strangers = new_queue(new_budget(strangers_share, strangers_reserve));
@@ -101,25 +109,13 @@ local at_once = new_budget(rush_share, rush_reserve);
 local turns = setmetatable({}, { __mode = "k" }); -- of each connection in a queue
 local rests = setmetatable({}, { __mode = "k" }); -- of each connection, what was read and not handed on yet
 local places = setmetatable({}, { __mode = "k" }); -- of each connection, where in the XML its rest begins; see cut
+local attended = 0; -- how often somebody was served at once
 local serving, serving_who, turn_began; -- the connection whose turn it is, its account, and since when
 
-local function append(queue, name)
-	queue.last = queue.last + 1;
-	queue.order[queue.last] = name;
-end
-
-local function next_turn(queue)
-	local name = queue.order[queue.first];
-	if not name then return; end
-	queue.order[queue.first] = nil;
-	queue.first = queue.first + 1;
-	local turn = table.remove(queue.lines[name], 1);
-	if queue.lines[name][1] then
-		append(queue, name);
-	else
-		queue.lines[name] = nil;
-	end
-	return turn;
+-- Gives a line its place: that of a network is the last, that of an account goes by what it has used.
+local function line_up(queue, name, who)
+	queue.arrivals = queue.arrivals + 1;
+	queue.order:insert(name, who and used_by(who) or queue.arrivals);
 end
 
 -- Where a piece of XML ends: with the first tag that ends after so many octets, or with the data. The place is nil in
@@ -190,7 +186,7 @@ local function work(conn, what, who)
 	end
 	if who then
 		local budget = budget_of(who);
-		budget.left = math.max(left_of(budget) - cost, -reserve);
+		budget.left = math.max(left_of(budget) - cost, -most_debt);
 	end
 	if rests[conn] then
 		join(members, { conn = conn, what = go_on, who = who });
@@ -200,12 +196,16 @@ end
 
 local function take(turn)
 	local conn = turn.conn;
-	if turns[conn] ~= turn then return 0; end -- it hung up
 	turns[conn] = nil;
+	if turn.hung_up and conn.conn then
+		conn:add(turn.reads, turn.writes);
+	end
 	if not conn.conn or conn.onreadable == interface.close or conn.ondrain == interface.close then
 		return 0; -- it is closed, or being closed
 	end
-	conn:set(turn.reads or nil, turn.writes or nil); -- whoever had stopped it may let it go on meanwhile
+	if not turn.hung_up then
+		conn:set(turn.reads or nil, turn.writes or nil); -- whoever had stopped it may let it go on meanwhile
+	end
 	return work(conn, turn.what, turn.who);
 end
 
@@ -214,14 +214,25 @@ local function wait(queue)
 end
 
 local function serve(queue)
+	if queue.attended ~= attended then -- their answers are written after the timers, of which this is one
+		queue.attended = attended;
+		return 0;
+	end
 	local spent = 0;
 	while spent < turn_length do
-		local turn = next_turn(queue);
-		if not turn then
+		local _, name = queue.order:pop();
+		if not name then
 			queue.task = nil;
 			break;
 		end
+		local line = queue.lines[name];
+		local turn = table.remove(line, 1);
 		spent = spent + take(turn);
+		if line[1] then
+			line_up(queue, name, turn.who);
+		else
+			queue.lines[name] = nil;
+		end
 	end
 	queue.budget.left = left_of(queue.budget) - spent;
 	return queue.task and wait(queue);
@@ -232,7 +243,7 @@ function join(queue, turn)
 	local name = turn.who or network_of(conn);
 	if not queue.lines[name] then
 		queue.lines[name] = {};
-		append(queue, name);
+		line_up(queue, name, turn.who);
 	end
 	table.insert(queue.lines[name], turn);
 	turns[conn] = turn;
@@ -251,7 +262,7 @@ local function need_not_wait(who)
 		return left_of(strangers.budget) > 0 and not strangers.task;
 	end
 	local left = left_of(budget_of(who));
-	return left > 0 and (left_of(at_once) > 0 or left >= reserve * hardly_used);
+	return left > 0 and (left_of(at_once) > 0 or left >= reserve - hardly_used);
 end
 
 -- Lets a connection do `what` it can, at once or in its turn.
@@ -262,11 +273,15 @@ local function admit(conn, what)
 		turns[conn].reads = true;
 		conn:set(false);
 		return;
-	elseif turns[conn] then -- it hung up, which a poller reports whether it is asked or not
-		return take(turns[conn]);
+	elseif turns[conn] then -- it hung up, which the poller would report without end, whether it is asked or not
+		local turn = turns[conn];
+		turn.hung_up, turn.writes = true, turn.writes or conn._wantwrite;
+		conn:del();
+		return;
 	end
 	local who = who_is(conn);
 	if need_not_wait(who) then
+		attended = attended + 1;
 		local budget = who and at_once or strangers.budget;
 		budget.left = left_of(budget) - work(conn, what, who);
 		return;
