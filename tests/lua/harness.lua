@@ -204,6 +204,22 @@ local libraries = {
 		end;
 		stop = function(task) task.run = function() end; end;
 	};
+	indexedbheap = {
+		create = function()
+			local entries = {};
+			local heap = {};
+			function heap:insert(item, priority) -- luacheck: ignore 212/self
+				local at = 1;
+				while entries[at] and entries[at].priority <= priority do at = at + 1; end
+				table.insert(entries, at, { item = item, priority = priority });
+			end
+			function heap:pop() -- luacheck: ignore 212/self
+				local entry = table.remove(entries, 1);
+				if entry then return entry.priority, entry.item; end
+			end
+			return heap;
+		end;
+	};
 	time = { monotonic = function() return clock; end, now = function() return clock; end };
 	uuid = { generate = function() return "00000000-0000-4000-8000-000000000000"; end };
 };

@@ -100,7 +100,7 @@ end
 
 -- `lines`: the turns of each account or network. `order`: whose line is next.
 local function new_queue(budget)
-	return { budget = budget, lines = {}, order = heap.create(), arrivals = 0 };
+	return { budget = budget, lines = {}, order = heap.create(), arrivals = 0, attended = 0 };
 end
 
 local strangers = new_queue(new_budget(strangers_share, strangers_reserve));
@@ -214,8 +214,9 @@ local function wait(queue)
 end
 
 local function serve(queue)
-	if queue.attended ~= attended then -- their answers are written after the timers, of which this is one
-		queue.attended = attended;
+	local others, waited = attended ~= queue.attended, queue.waited;
+	queue.attended, queue.waited = attended, others and not waited;
+	if queue.waited then -- the loop writes what they are answered after the timers, of which this is one
 		return 0;
 	end
 	local spent = 0;
