@@ -247,14 +247,15 @@ def endure(each: Side, number: int, flood: str, outcome: Outcome) -> None:
 def settle(each: Side) -> None:
     """Wait until a server has done what was left to do of the flood before: what attackers sent is not lost.
 
-    As long as it takes, but no longer than PATIENCE.
+    Raises Failed after PATIENCE: what is measured then would be no rest.
     """
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         used = each.usage()[0]
         time.sleep(1)
         if each.usage()[0] - used < AT_REST:
-            break
+            return
+    raise Failed(f"{each.name} does not come to rest within {PATIENCE:.0f} seconds.")
 
 
 def finish(process: subprocess.Popen[str]) -> str:

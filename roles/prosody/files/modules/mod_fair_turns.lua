@@ -40,7 +40,7 @@ local reserve = module:get_option_number("fair_turns_reserve", 0.003, 0.0001);
 local turn_length = 0.0003; -- seconds: a message that is archived takes more, a read that completes no stanza less
 local most_debt = 0.001; -- seconds of work, which an account waits for before it is served at once again
 local rush_share, rush_reserve = 0.5, 0.003; -- for all who keep to their allowances: of the processor, and seconds
-local hardly_used = 0.00025; -- seconds of work, of a reserve
+local hardly_used = 0.9; -- of a reserve is left
 local smallest_piece = 128; -- octets, for the parser
 local shortest_wait = 0.001; -- seconds, of net.server_epoll's timers
 local read_retry_delay = 1e-06; -- seconds, after which net.server_epoll reads on in what OpenSSL has at hand
@@ -263,7 +263,7 @@ local function need_not_wait(who)
 		return left_of(strangers.budget) > 0 and not strangers.task;
 	end
 	local left = left_of(budget_of(who));
-	return left > 0 and (left_of(at_once) > 0 or left >= reserve - hardly_used);
+	return left > 0 and (left_of(at_once) > 0 or left >= reserve * hardly_used);
 end
 
 -- Lets a connection do `what` it can, at once or in its turn.
