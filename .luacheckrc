@@ -8,7 +8,7 @@ files["roles/prosody/files/lib"] = { globals = { "arg" } }
 files["tests/lua"] = {
 	globals = {
 		"accounts", "clock", "expect", "hashed_passwords", "interface", "load_module", "new_session", "rosters", "shared",
-		"stanza", "stores", "tasks", "test",
+		"stanza", "stores", "tasks", "test", "watched",
 	},
 }
 files["roles/mfa/tests"] = { std = "lua54+busted", globals = { "load_library" } }

@@ -48,14 +48,19 @@ local function log_in(conn, username)
 	return conn;
 end
 
--- Runs what the timer was given, `count` times at most, each when its time has come; how often there was something.
-local function let_time_pass(count)
+-- Lets the loop go round, `count` times at most: to the turnstile while it is open, else to the end of the next rest.
+-- How often there was something.
+local function go_round(count)
 	for i = 1, count do
-		local task = table.remove(tasks, 1);
-		if not task then return i - 1; end
-		clock = clock + task.delay;
-		local again = task.run();
-		if again then table.insert(tasks, { delay = again, run = task.run }); end
+		if watched.open then
+			watched.run();
+		else
+			table.sort(tasks, function(one, other) return one.at < other.at; end);
+			local task = table.remove(tasks, 1);
+			if not task then return i - 1; end
+			clock = math.max(clock, task.at);
+			task.run();
+		end
 	end
 	return count;
 end
@@ -76,7 +81,7 @@ test("whoever keeps within the allowance is served at once", function()
 		clock = clock + 0.1;
 	end
 	expect(#served, 50);
-	expect(#tasks, 0);
+	expect(go_round(1), 0);
 end);
 
 test("whoever does not waits, and nobody else", function()
@@ -104,7 +109,7 @@ test("of many who begin at once each gets little, and who has done little is ser
 	expect(#served < 50 * 5, true); -- the reserves of all would be 30 each
 	alice:onreadable();
 	expect(served[#served], "alice");
-	expect(let_time_pass(1000) < 1000, true);
+	expect(go_round(1000) < 1000, true);
 	for _, conn in ipairs(crowd) do expect(conn.reads ~= false, true); end
 end);
 
@@ -120,17 +125,48 @@ test("the queue keeps to its share of the processor", function()
 	load_turns { fair_turns_members_share = 0.1 };
 	local mallory = log_in(connect("mallory", { cost = 0.002 }), "mallory");
 	while mallory.reads ~= false do mallory:onreadable(); end
-	local began, before = clock, count_of("mallory");
+	local began, before, rests = clock, count_of("mallory"), 0;
 	while clock < began + 10 do
-		expect(let_time_pass(1), 1);
+		if not watched.open then rests = rests + 1; end
+		expect(go_round(1), 1);
 		mallory:onreadable();
 	end
 	local worked = (count_of("mallory") - before) * 0.002;
 	expect(worked > 0.9 and worked < 1.2, true);
+	expect(rests <= 50, true); -- one after each burst of 20 ms, not one after each turn
+end);
+
+test("a queue that rests keeps the other from nothing", function()
+	load_turns();
+	local crowd = connect("crowd", { cost = 0.025 });
+	crowd:onreadable();
+	expect(go_round(1), 1);
+	expect(watched.open, false);
+	crowd:onreadable();
+	expect(watched.open, false);
+	local mallory = log_in(connect("mallory", { cost = 0.005 }), "mallory");
+	for _ = 1, 3 do mallory:onreadable(); end
+	expect(count_of("mallory"), 1);
+	expect(go_round(2), 2); -- in the first she is answered
+	expect(count_of("mallory"), 2);
+	expect(count_of("crowd"), 1);
+end);
+
+test("the queues take turns", function()
+	load_turns();
+	for i = 1, 3 do connect("stranger", { address = "192.0.2." .. i, cost = 0.001 }):onreadable(); end
+	for i = 1, 3 do
+		local member = log_in(connect("member", { cost = 0.004 }), "member" .. i);
+		member:onreadable();
+		member:onreadable();
+	end
+	served = {};
+	expect(go_round(7) >= 6, true);
+	expect(table.concat(served, " "), "stranger member stranger member stranger member");
 end);
 
 test("strangers queue by network, one turn each", function()
-	load_turns { fair_turns_strangers_reserve = 0 };
+	load_turns();
 	local crowd = {};
 	for i = 1, 10 do
 		crowd[i] = connect("crowd");
@@ -138,19 +174,19 @@ test("strangers queue by network, one turn each", function()
 	end
 	connect("guest", { address = "198.51.100.1" }):tlshandshake();
 	expect(#served, 0);
-	let_time_pass(1);
+	go_round(1);
 	expect(served[1], "crowd");
 	expect(served[2], "guest");
-	let_time_pass(20);
+	go_round(20);
 	expect(#served, 11);
 end);
 
 test("networks of IPv6 are those of /64", function()
-	load_turns { fair_turns_strangers_reserve = 0 };
+	load_turns();
 	connect("one", { address = "2001:0db8:0000:0001:0000:0000:0000:0001" }):onreadable();
 	connect("two", { address = "2001:0db8:0000:0001:ffff:0000:0000:0002" }):onreadable();
 	connect("other", { address = "2001:0db8:0000:0002:0000:0000:0000:0001" }):onreadable();
-	let_time_pass(1);
+	go_round(1);
 	expect(table.concat(served, " "), "one other two");
 end);
 
@@ -164,7 +200,7 @@ local function pieces_of(says, cost)
 	local alice = log_in(connect("alice", { says = says, cost = cost }), "alice");
 	alice:onreadable();
 	local at_once = #handed_on;
-	let_time_pass(100);
+	go_round(100);
 	expect(table.concat(handed_on), says);
 	return at_once;
 end
@@ -199,7 +235,7 @@ test("a tag of which the first part came before ends the piece all the same", fu
 		alice.says = part;
 		alice:onreadable();
 	end
-	let_time_pass(10);
+	go_round(10);
 	expect(table.concat(handed_on), says);
 end);
 
@@ -219,7 +255,7 @@ test("after the rest it is read on in what OpenSSL has at hand", function()
 	alice._wantread = true;
 	alice:onreadable();
 	expect(alice.paused, nil);
-	let_time_pass(10);
+	go_round(10);
 	expect(#handed_on, 2);
 	expect(alice.paused, 1e-06);
 end);
@@ -232,7 +268,7 @@ test("a pause that ends during the wait for a turn has ended", function()
 	alice:set(true);
 	alice:onreadable();
 	expect(#handed_on, 1); -- not before its turn
-	let_time_pass(10);
+	go_round(10);
 	expect(#handed_on, 2);
 	expect(alice.reads, true);
 end);
@@ -242,28 +278,28 @@ test("whoever had stopped reading from a connection finds it so after a turn", f
 	local alice = log_in(connect("alice", { says = message(("x"):rep(80)):rep(2), cost = 0.001 }), "alice");
 	alice._wantread = false;
 	alice:onreadable();
-	let_time_pass(10);
+	go_round(10);
 	expect(#handed_on, 2);
 	expect(alice.reads, false);
 end);
 
 test("a connection that is closed loses its turn", function()
-	load_turns { fair_turns_strangers_reserve = 0 };
+	load_turns();
 	local gone = connect("gone");
 	gone:onreadable();
 	gone.conn = nil;
-	expect(let_time_pass(5), 1);
+	expect(go_round(5), 1);
 	expect(#served, 0);
 end);
 
 test("who hangs up keeps its turn, and the poller tells of it no more", function()
-	load_turns { fair_turns_strangers_reserve = 0 };
+	load_turns();
 	local gone = connect("gone", { _wantread = true });
 	gone:onreadable();
 	gone:onreadable(); -- the poller would say so again and again
 	expect(#served, 0);
 	expect(gone.polled, false);
-	let_time_pass(5);
+	go_round(5);
 	expect(#served, 1);
 	expect(gone.polled, true);
 	expect(gone._wantread, true);
@@ -282,31 +318,31 @@ test("of accounts, who has used least has the next turn", function()
 	alice:onreadable();
 	expect(count_of("alice"), 1);
 	local before = #served;
-	while #served == before do expect(let_time_pass(1), 1); end
+	while #served == before do expect(go_round(1), 1); end
 	expect(served[before + 1], "alice");
 end);
 
 test("whoever was served at once is answered before the next turn, which waits once", function()
-	load_turns { fair_turns_strangers_reserve = 0 };
+	load_turns();
 	connect("stranger"):onreadable();
 	local alice = log_in(connect("alice"), "alice");
 	for _ = 1, 2 do
 		expect(count_of("stranger"), 0);
 		alice:onreadable();
-		let_time_pass(1); -- the loop writes after the timers
+		go_round(1); -- the loop writes after the timers
 	end
 	expect(count_of("stranger"), 1);
 end);
 
 test("connections of our own, and of the operator's shell, never wait", function()
-	load_turns { fair_turns_strangers_reserve = 0 };
+	load_turns();
 	connect("outgoing", { _server = false }):onreadable();
 	connect("shell", { sockport = 0 }):onreadable();
 	expect(#served, 2);
 end);
 
 test("unloading it lets everybody in", function()
-	local handle = load_turns { fair_turns_strangers_reserve = 0 };
+	local handle = load_turns();
 	connect("stranger"):onreadable();
 	handle.unload();
 	expect(#served, 1);

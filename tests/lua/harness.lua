@@ -17,8 +17,9 @@ rosters = {}; -- [username] -> roster
 accounts = {}; -- [username] -> { enabled = }
 stores = {}; -- [store][user] -> record; survives a reload, as Prosody's storage does
 shared = {}; -- module:shared()
-tasks = {}; -- what util.timer was given, in order: { delay = , run = }
+tasks = {}; -- what util.timer was given, in order: { at =, delay =, run = }
 interface = {}; -- the methods of all connections
+watched = nil; -- what net.server watches last: { open =, run = }
 
 -- util.stanza, as far as the modules use it
 local stanza_mt = {};
@@ -199,7 +200,7 @@ local libraries = {
 	};
 	timer = {
 		add_task = function(delay, run)
-			table.insert(tasks, { delay = delay, run = run });
+			table.insert(tasks, { at = clock + delay, delay = delay, run = run });
 			return tasks[#tasks];
 		end;
 		stop = function(task) task.run = function() end; end;
@@ -276,7 +277,14 @@ package.loaded["prosody.core.storagemanager"] = {
 package.loaded["prosody.net.server"] = {
 	get_backend = function() return "epoll"; end;
 	wrapserver = function() return setmetatable({}, { __index = interface }); end;
+	watchfd = function(_, _, on_writable)
+		watched = { open = true, run = on_writable };
+		function watched.set(self, _, writes) self.open = writes; end
+		function watched.close(self) self.open = false; end
+		return watched;
+	end;
 };
+package.loaded.socket = { udp4 = function() end };
 
 local function new_handle(options)
 	local handlers = {};

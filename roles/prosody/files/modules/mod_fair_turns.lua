@@ -5,10 +5,11 @@
 -- passwords for two. Here a connection is served at once as long as its account, or the server at its other end,
 -- stays within an allowance of processor time. Those that do not, and whoever has not logged in, stand in a queue:
 -- one turn for each network, then the next; of the accounts, whoever has used least comes first. A turn ends with the
--- stanza that uses it up, then everybody else is served and answered, and a queue has a share of the processor. When so
--- many keep to their allowances that they would fill the processor together, only who has hardly used it is served at
--- once. Nothing is refused and nothing lost: what a connection has to say waits for its next turn, also of who has hung
--- up meanwhile, and is not acknowledged before (XEP-0198). Without a crowd a turn comes at once.
+-- stanza that uses it up, then everybody else is served and answered. A queue has a share of the processor: after a
+-- burst of work it rests. When so many keep to their allowances that they would fill the processor together, only who
+-- has hardly used it is served at once. Nothing is refused and nothing lost: what a connection has to say waits for its
+-- next turn, also of who has hung up meanwhile, and is not acknowledged before (XEP-0198). Without a crowd a turn comes
+-- in the next round of Prosody's loop.
 --
 -- What is read goes to the parser in pieces that end with a tag. Expat (since 2.6) lets the rest of a tag wait until
 -- there is as much again as it had of it, so a piece that ends within one might never be looked at.
@@ -16,7 +17,8 @@
 -- Options (global):
 --   fair_turns_strangers_share  number, default 0.5: of the processor's time, for the queue before login
 --   fair_turns_members_share    number, default 0.25: of the processor's time, for the queue after login
---   fair_turns_strangers_reserve  number, default 0.003: seconds of work for all strangers before they queue
+--   fair_turns_strangers_burst  number, default 0.005: seconds of work above that share, after which this queue rests
+--   fair_turns_members_burst    number, default 0.02: the same for the other; the longer, the less a message costs
 --   fair_turns_allowance        number, default 0.005: of the processor's time, for an account or a server
 --   fair_turns_reserve          number, default 0.003: seconds of work for it before it queues
 -- Events: none. It wraps how net.server_epoll reads and shakes hands; nothing else sees a connection before its TLS.
@@ -29,11 +31,13 @@ local ip = require "prosody.util.ip";
 local now = require "prosody.util.time".monotonic;
 local processor_time = os.clock; -- what the kernel gives to others meanwhile is nobody's work
 local server = require "prosody.net.server";
+local socket = require "socket";
 local timer = require "prosody.util.timer";
 
 local strangers_share = module:get_option_number("fair_turns_strangers_share", 0.5, 0.01, 1);
 local members_share = module:get_option_number("fair_turns_members_share", 0.25, 0.01, 1);
-local strangers_reserve = module:get_option_number("fair_turns_strangers_reserve", 0.003, 0);
+local strangers_burst = module:get_option_number("fair_turns_strangers_burst", 0.005, 0.0001);
+local members_burst = module:get_option_number("fair_turns_members_burst", 0.02, 0.0001);
 local allowance = module:get_option_number("fair_turns_allowance", 0.005, 0.0001, 1);
 local reserve = module:get_option_number("fair_turns_reserve", 0.003, 0.0001);
 
@@ -42,7 +46,6 @@ local most_debt = 0.001; -- seconds of work, which an account waits for before i
 local rush_share, rush_reserve = 0.5, 0.003; -- for all who keep to their allowances: of the processor, and seconds
 local hardly_used = 0.9; -- of a reserve is left
 local smallest_piece = 128; -- octets, for the parser
-local shortest_wait = 0.001; -- seconds, of net.server_epoll's timers
 local read_retry_delay = 1e-06; -- seconds, after which net.server_epoll reads on in what OpenSSL has at hand
 
 local clients = module:shared("/*/c2s/sessions");
@@ -98,13 +101,14 @@ local function used_by(who)
 	return budget.at * budget.rate - budget.left;
 end
 
--- `lines`: the turns of each account or network. `order`: whose line is next.
+-- `lines`: the turns of each account or network. `order`: whose line is next. `rest`: the timer that ends its rest.
 local function new_queue(budget)
-	return { budget = budget, lines = {}, order = heap.create(), arrivals = 0, attended = 0 };
+	return { budget = budget, lines = {}, order = heap.create(), arrivals = 0 };
 end
 
-local strangers = new_queue(new_budget(strangers_share, strangers_reserve));
-local members = new_queue(new_budget(members_share, turn_length));
+local strangers = new_queue(new_budget(strangers_share, strangers_burst));
+local members = new_queue(new_budget(members_share, members_burst));
+local queues = { strangers, members }; -- whose turn it was last is the last
 local at_once = new_budget(rush_share, rush_reserve);
 local turns = setmetatable({}, { __mode = "k" }); -- of each connection in a queue
 local rests = setmetatable({}, { __mode = "k" }); -- of each connection, what was read and not handed on yet
@@ -209,23 +213,24 @@ local function take(turn)
 	return work(conn, turn.what, turn.who);
 end
 
-local function wait(queue)
-	return math.max(-left_of(queue.budget) / queue.budget.rate, shortest_wait);
+-- A socket that can always be written to, and nothing ever is: while it is open, the loop comes to it once a round. A
+-- timer would put the process to sleep between any two turns, and what follows a sleep takes half as long again.
+local turnstile;
+
+-- Whether somebody waits in a queue that does not rest.
+local function is_up(queue)
+	return next(queue.lines) ~= nil and not queue.rest;
 end
 
+local function set_turnstile()
+	turnstile:set(nil, is_up(strangers) or is_up(members));
+end
+
+-- Serves the next of a queue for a turn. A queue whose budget is used up rests until it is full again.
 local function serve(queue)
-	local others, waited = attended ~= queue.attended, queue.waited;
-	queue.attended, queue.waited = attended, others and not waited;
-	if queue.waited then -- the loop writes what they are answered after the timers, of which this is one
-		return 0;
-	end
 	local spent = 0;
-	while spent < turn_length do
+	while spent < turn_length and next(queue.lines) do
 		local _, name = queue.order:pop();
-		if not name then
-			queue.task = nil;
-			break;
-		end
 		local line = queue.lines[name];
 		local turn = table.remove(line, 1);
 		spent = spent + take(turn);
@@ -235,9 +240,36 @@ local function serve(queue)
 			queue.lines[name] = nil;
 		end
 	end
-	queue.budget.left = left_of(queue.budget) - spent;
-	return queue.task and wait(queue);
+	local budget = queue.budget;
+	budget.left = left_of(budget) - spent;
+	if budget.left <= 0 then
+		queue.rest = timer.add_task((budget.most - budget.left) / budget.rate, function()
+			queue.rest = nil;
+			set_turnstile();
+		end);
+	end
 end
+
+local attended_before, has_waited = 0, false;
+
+local function give_turn()
+	has_waited = attended ~= attended_before and not has_waited;
+	attended_before = attended;
+	if has_waited then -- the loop writes in this round what those who were served at once are answered
+		return;
+	end
+	for at, queue in ipairs(queues) do
+		if is_up(queue) then
+			table.insert(queues, table.remove(queues, at));
+			serve(queue);
+			break;
+		end
+	end
+	set_turnstile();
+end
+
+turnstile = server.watchfd(socket.udp4(), nil, give_turn);
+set_turnstile();
 
 function join(queue, turn)
 	local conn = turn.conn;
@@ -255,13 +287,11 @@ function join(queue, turn)
 	else
 		conn:set(false);
 	end
-	queue.task = queue.task or timer.add_task(wait(queue), function() return serve(queue); end);
+	set_turnstile();
 end
 
 local function need_not_wait(who)
-	if not who then
-		return left_of(strangers.budget) > 0 and not strangers.task;
-	end
+	if not who then return false; end
 	local left = left_of(budget_of(who));
 	return left > 0 and (left_of(at_once) > 0 or left >= reserve * hardly_used);
 end
@@ -283,8 +313,7 @@ local function admit(conn, what)
 	local who = who_is(conn);
 	if need_not_wait(who) then
 		attended = attended + 1;
-		local budget = who and at_once or strangers.budget;
-		budget.left = left_of(budget) - work(conn, what, who);
+		at_once.left = left_of(at_once) - work(conn, what, who);
 		return;
 	end
 	join(who and members or strangers, { conn = conn, what = what, who = who });
@@ -326,11 +355,12 @@ end);
 function module.unload()
 	interface.onreadable, interface.tlshandshake, interface.onincoming = read, shake_hands, hand_on;
 	turn_length = math.huge;
-	for _, queue in pairs { strangers, members } do
-		if queue.task then
-			timer.stop(queue.task);
+	for _, queue in ipairs(queues) do
+		if queue.rest then
+			timer.stop(queue.rest);
 		end
 	end
+	turnstile:close();
 	for _, turn in pairs(turns) do
 		take(turn);
 	end
