@@ -143,7 +143,7 @@ def measure() -> list[Figure]:
                 with timed_line(f"{number + 1}/{ROUNDS}  {label}"):
                     for each in sides if number % 2 == 0 else reversed(sides):
                         persist(each, number, flood, outcomes[flood][each.name])
-        return [figure for flood in FLOODS for figure in figures(flood, outcomes[flood])]
+        return figures(outcomes)
     finally:
         play("destroy", INVENTORY)
 
@@ -286,9 +286,13 @@ def recovery(ended: float, pings: list[list[float]], logins: list[list[float]], 
     return max(quick, served)
 
 
-def figures(flood: str, outcomes: dict[str, Outcome]) -> list[Figure]:
-    """What is told of a flood."""
-    return [figure for name, outcome in outcomes.items() for figure in figures_of(flood, name, outcome)]
+def figures(outcomes: dict[str, dict[str, Outcome]]) -> list[Figure]:
+    """What is told of all floods: one side after the other, and of each the same figure of every flood together."""
+    told = []
+    for name in SIDES:
+        rows = [figures_of(flood, name, outcome[name]) for flood, outcome in outcomes.items()]
+        told += [figure for column in zip(*rows, strict=True) for figure in column]
+    return told
 
 
 def figures_of(flood: str, name: str, outcome: Outcome) -> list[Figure]:
