@@ -246,6 +246,7 @@ def test_updates_are_on(host, evidence):
     settings = host.check_output("apt-config dump")
     for name in ("Update-Package-Lists", "Unattended-Upgrade"):
         assert f'APT::Periodic::{name} "1";' in settings
+    assert host.service("unattended-upgrades").is_running, "a shutdown would cut an upgrade off"
     failed = host.run("systemctl is-failed apt-daily.service apt-daily-upgrade.service")
     assert failed.rc, failed.stdout
     evidence("apt-daily.timer and apt-daily-upgrade.timer are active")

@@ -329,7 +329,7 @@ test("whoever was served at once is answered before the next turn, which waits o
 	for _ = 1, 2 do
 		expect(count_of("stranger"), 0);
 		alice:onreadable();
-		go_round(1); -- the loop writes after the timers
+		go_round(1); -- in which the loop writes
 	end
 	expect(count_of("stranger"), 1);
 end);
