@@ -305,6 +305,30 @@ test("who hangs up keeps its turn, and the poller tells of it no more", function
 	expect(gone._wantread, true);
 end);
 
+test("who is being closed and hangs up does not wait, and is asked no more", function()
+	load_turns();
+	local gone = log_in(connect("gone", { cost = 0.004, _wantread = true }), "gone");
+	gone:onreadable(); -- and owes for it
+	gone:onreadable();
+	gone.ondrain = interface.close;
+	gone:onreadable(); -- the poller says that it hung up, and would again and again
+	expect(#served, 2);
+	expect(gone.polled, nil);
+	go_round(5);
+	expect(#served, 2);
+end);
+
+test("what somebody is sent after hanging up goes out with its turn", function()
+	load_turns();
+	local gone = connect("gone", { _wantread = true });
+	gone:onreadable();
+	gone:onreadable();
+	gone.writebuffer = "see you"; -- as it is not polled, Prosody cannot ask for it to be written
+	go_round(5);
+	expect(gone.polled, true);
+	expect(gone._wantwrite, true);
+end);
+
 test("of accounts, who has used least has the next turn", function()
 	load_turns();
 	for i = 1, 5 do

@@ -14,6 +14,8 @@ SESSIONS = 10  # of one account, which floods
 AT_ONCE = 100  # messages of each
 ROUNDS = 5
 FEW, MANY = 30, 100  # messages that are handled while somebody's ping waits: with turns, and without
+MORE = 1000  # messages of each session, which are not handled before it has hung up
+CALM, SECONDS = 0.2, 20.0  # share of a processor, and how soon
 
 
 def handled_meanwhile(victim: Victim) -> int:
@@ -61,3 +63,30 @@ def test_a_ping_has_its_turn_in_the_midst_of_a_flood(victims, evidence):
     )
     assert ours <= FEW
     assert stock >= MANY, "a stock server shows no difference: this test proves nothing"
+
+
+@pytest.mark.control("FLOOD-21")
+def test_who_floods_and_hangs_up_can_be_shown_out(victims, evidence):
+    """What hung up in the queue, and is closed by the server, must not be reported to it without end."""
+    victim = victims["ours"]
+    with contextlib.ExitStack() as sessions:
+        bob = sessions.enter_context(victim.log_in("bob", victim.office))
+        carols = [sessions.enter_context(victim.log_in("carol")) for _ in range(SESSIONS)]
+        flood = f"<message to='{bob.jid}' type='chat'><body>flood</body></message>" * MORE
+        for carol in carols:
+            carol.send(flood)
+    shown_out = victim.host.check_output("prosodyctl shell account disconnect %s", carols[0].bare)
+    seconds = seconds_until_calm(victim)
+    evidence(f"{SESSIONS} sessions flood and hang up, then: {shown_out}; Prosody is at rest after {seconds:.0f} s")
+    assert seconds < SECONDS
+
+
+def seconds_until_calm(victim: Victim) -> float:
+    """How long it takes until the server has nothing to do for a second; SECONDS if longer."""
+    started, used = time.monotonic(), victim.processor()
+    while (elapsed := time.monotonic() - started) < SECONDS:
+        time.sleep(1)
+        before, used = used, victim.processor()
+        if used - before < CALM:
+            return elapsed
+    return SECONDS

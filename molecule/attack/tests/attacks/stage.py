@@ -155,6 +155,10 @@ class Victim:
         """The most that it has held since then, in MiB."""
         return int(self.host.check_output(f"cat {PROCESS}/status").partition("VmHWM:")[2].split()[0]) / 1024
 
+    def processor(self) -> float:
+        """The seconds of processor time that it has used."""
+        return int(self.host.check_output(f"cat {PROCESS}/schedstat").split()[0]) / 1e9
+
     def journal(self, since: float) -> str:
         """What Prosody has logged since then, seconds since 1970."""
         return self.host.check_output(

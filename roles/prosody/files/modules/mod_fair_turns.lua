@@ -198,14 +198,19 @@ local function work(conn, what, who)
 	return cost;
 end
 
+local function is_being_closed(conn)
+	return conn.onreadable == interface.close or conn.ondrain == interface.close;
+end
+
 local function take(turn)
 	local conn = turn.conn;
 	turns[conn] = nil;
 	if turn.hung_up and conn.conn then
-		conn:add(turn.reads, turn.writes);
+		local unsent = conn.writebuffer and #conn.writebuffer > 0; -- perhaps since it hung up
+		conn:add(turn.reads, turn.writes or unsent);
 	end
-	if not conn.conn or conn.onreadable == interface.close or conn.ondrain == interface.close then
-		return 0; -- it is closed, or being closed
+	if not conn.conn or is_being_closed(conn) then
+		return 0;
 	end
 	if not turn.hung_up then
 		conn:set(turn.reads or nil, turn.writes or nil); -- whoever had stopped it may let it go on meanwhile
@@ -299,6 +304,8 @@ end
 -- Lets a connection do `what` it can, at once or in its turn.
 local function admit(conn, what)
 	if serving or not conn._server or (conn.sockport or 0) == 0 then -- ours, or of the operator's shell
+		return what(conn);
+	elseif is_being_closed(conn) then -- and it hung up, which the poller reports until all is read that it had said
 		return what(conn);
 	elseif turns[conn] and conn._wantread then -- a pause of somebody else's has ended
 		turns[conn].reads = true;
