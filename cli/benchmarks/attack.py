@@ -98,11 +98,13 @@ class Side:
             raise Failed(f"{self.name}, {function}: {process.stderr.read()}")
         return process
 
-    def usage(self) -> tuple[float, float]:
-        """Seconds of processor time that Prosody has used, and the MB of memory that it holds."""
-        reading = "cd /proc/$(systemctl show prosody --property=MainPID --value) && cat schedstat status"
-        said = self.inside(["sh", "-c", reading])
-        return int(said.split()[0]) / 1e9, int(said.partition("VmRSS:")[2].split()[0]) / 1024
+    def prosody(self) -> int:
+        """The number of Prosody's process there."""
+        return int(self.inside(["systemctl", "show", "prosody", "--property=MainPID", "--value"]))
+
+    def used(self) -> float:
+        """Seconds of processor time that Prosody has used."""
+        return int(self.inside(["cat", f"/proc/{self.prosody()}/schedstat"]).split()[0]) / 1e9
 
 
 @dataclass
@@ -127,6 +129,19 @@ class Outcome:
 def percentile(values: list[float], of: float) -> float:
     """The smallest value that so many percent of the values do not exceed."""
     return sorted(values)[max(0, math.ceil(len(values) * of / 100) - 1)]
+
+
+class Usage:
+    """What a process uses between two moments, of all looks at it (see probes.flood.watch).
+
+    Attributes:
+        processor: share of one.
+        memory: MB at the end.
+    """
+
+    def __init__(self, looks: list[list[float]], begin: float, end: float) -> None:
+        (first, used_before, _), *_, (last, used, self.memory) = (look for look in looks if begin <= look[0] < end)
+        self.processor = (used - used_before) / (last - first)
 
 
 def measure() -> list[Figure]:
@@ -211,35 +226,31 @@ def endure(each: Side, number: int, flood: str, outcome: Outcome) -> None:
     visitors = each.begin("pings", jids=each.accounts(VISITORS), rate=PINGS, seconds=seconds)
     guest = {"jid": f"guest@{each.domain}", "password": each.passwords["guest"]}
     people = each.begin("logins", **guest, rate=LOGINS, seconds=seconds)
+    watcher = each.begin("watch", pid=each.prosody(), seconds=seconds)
     more: dict[str, dict[str, Any]] = {
         "handshakes": {"domain": each.domain},
         "guesses": {"jid": f"{MEMBERS[0]}@{each.domain}"},
         "stanzas": {"jids": each.accounts(MEMBERS)},
     }
-    before = each.usage()
     calm = time.monotonic()
     time.sleep(REST)
-    at_rest = each.usage()
     calm_until = time.monotonic()
     attackers = each.begin(
         function, sources=sources(number, flood), seconds=FLOOD, **arguments, **more.get(function, {})
     )
-    began, used = time.monotonic(), each.usage()
-    time.sleep(FLOOD - 1)
-    in_flood = each.usage()
-    span = time.monotonic() - began
+    began = time.monotonic()
     done = float(json.loads(finish(attackers)))
     ended = min(time.monotonic(), began + FLOOD + 1)
-    pings, logins = (json.loads(finish(process)) for process in (visitors, people))
-    after = each.usage()
+    pings, logins, looks = (json.loads(finish(process)) for process in (visitors, people, watcher))
+    at_rest, in_flood, after = Usage(looks, calm, calm_until), Usage(looks, began, ended), Usage(looks, ended, math.inf)
     outcome.rest += [took for when, took in pings if calm <= when < calm_until]
     outcome.during += [took for when, took in pings if began <= when < began + FLOOD]
     outcome.served += [float(took < 1000) for when, took in logins if began <= when < began + FLOOD]
     outcome.recovery.append(recovery(ended, pings, logins, 2 * percentile(outcome.rest, 99)))
-    outcome.processor_at_rest.append((at_rest[0] - before[0]) / (calm_until - calm))
-    outcome.processor.append((in_flood[0] - used[0]) / span)
-    outcome.memory.append(in_flood[1] / at_rest[1])
-    outcome.memory_after.append(after[1] / at_rest[1])
+    outcome.processor_at_rest.append(at_rest.processor)
+    outcome.processor.append(in_flood.processor)
+    outcome.memory.append(in_flood.memory / at_rest.memory)
+    outcome.memory_after.append(after.memory / at_rest.memory)
     outcome.done.append(done)
     progress(f"  {each.name}, {flood}: {done:.0f} times")
 
@@ -251,9 +262,9 @@ def settle(each: Side) -> None:
     """
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
-        used = each.usage()[0]
+        used = each.used()
         time.sleep(1)
-        if each.usage()[0] - used < AT_REST:
+        if each.used() - used < AT_REST:
             return
     raise Failed(f"{each.name} does not come to rest within {PATIENCE:.0f} seconds.")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import hmac
 import itertools
@@ -25,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["guesses", "handshakes", "idle", "logins", "pings", "stanzas"]
+__all__ = ["guesses", "handshakes", "idle", "logins", "pings", "stanzas", "watch"]
 
 PATIENCE = 10.0  # seconds that somebody who logs in waits
 TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -93,7 +94,7 @@ class Talk:
         proof = secrets.token_bytes(hashlib.new(digest).digest_size)
         final = f"c=biws,r={fields['r']}"
         if password:
-            salted = hashlib.pbkdf2_hmac(digest, password.encode(), base64.b64decode(fields["s"]), int(fields["i"]))
+            salted = _salted(digest, password, fields["s"], int(fields["i"]))
             key = hmac.digest(salted, b"Client Key", digest)
             signed = hmac.digest(hashlib.new(digest, key).digest(), f"{first},{challenge},{final}".encode(), digest)
             proof = bytes(a ^ b for a, b in zip(key, signed))
@@ -105,6 +106,12 @@ class Talk:
         self.authenticate(name, password)
         self.open()
         self.ask("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>", "</iq>")
+
+
+@functools.cache
+def _salted(digest: str, password: str, salt: str, iterations: int) -> bytes:
+    """The password as SCRAM salts it, which clients keep: it takes them longer than the login takes the server."""
+    return hashlib.pbkdf2_hmac(digest, password.encode(), base64.b64decode(salt), iterations)
 
 
 def _base64(text: str) -> str:
@@ -170,6 +177,8 @@ def logins(place: tuple[str, int], jid: str, password: str, rate: float, seconds
             took = time.monotonic() - begun
         outcomes.append([begun, took])
 
+    log_in()
+    outcomes.clear()
     print("ready", flush=True)
     people = []
     for _ in range(int(seconds * rate)):
@@ -179,6 +188,20 @@ def logins(place: tuple[str, int], jid: str, password: str, rate: float, seconds
     for each in people:
         each.join(PATIENCE)
     return sorted(outcomes)
+
+
+def watch(_place: tuple[str, int], pid: int, seconds: float) -> list[list[float]]:
+    """Look at a process ten times a second. Returns when, its seconds of processor time, and the MB that it holds."""
+    process = Path("/proc", str(pid))
+    print("ready", flush=True)
+    end = time.monotonic() + seconds
+    looks: list[list[float]] = []
+    while time.monotonic() < end:
+        used = int((process / "schedstat").read_text(encoding="ascii").split()[0]) / 1e9
+        held = int((process / "status").read_text(encoding="ascii").partition("VmRSS:")[2].split()[0]) / 1024
+        looks.append([time.monotonic(), used, held])
+        time.sleep(0.1)
+    return looks
 
 
 def _step_back() -> None:
