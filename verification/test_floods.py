@@ -17,6 +17,22 @@ GATES = {
     "servers": (5269, "firewall_server_limits"),
     "web": (443, "firewall_web_limits"),
 }
+SERVICE = "portcullis-service"
+SERVE = {
+    "tcp": """
+import signal, socket, sys
+server = socket.create_server(("::", int(sys.argv[1])), family=socket.AF_INET6, dualstack_ipv6=True, backlog=4096)
+signal.pause()
+""",
+    "udp": """
+import socket, sys
+server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+server.bind(("::", int(sys.argv[1])))
+while True:
+    server.sendto(*server.recvfrom(100))
+""",
+}
+CROWDS = {"tcp": "crowd", "udp": "packets"}  # the functions of the probe
 ip_versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
 
 
@@ -40,11 +56,30 @@ def gate(request, target) -> tuple[int, dict[str, int]]:
     return port, target.variables[variable]
 
 
-def meet(stranger: Stranger, version: int, port: int, number: int, wait: float) -> dict[str, float]:
-    """What becomes of the stranger's crowd, and of somebody else who comes after it (see crowd.crowd)."""
-    return stranger.call(
-        crowd, "crowd", stranger.host_address[version], port, number, wait, stranger.neighbour[version]
-    )
+@pytest.fixture
+def service(request, host, target) -> Iterator[tuple[str, int, dict[str, int]]]:
+    """A service that is not of the kit, where the operator opened a port with limits: its protocol, port, limits."""
+    for entry in target.variables["firewall_open_ports"]:
+        if "limits" in entry and "sources" not in entry and entry.get("protocol", "tcp") == request.param:
+            break
+    else:
+        pytest.skip(f"no {request.param.upper()} port of the operator has limits")
+    port = int(str(entry["port"]).partition("-")[0])
+    serve = f"systemd-run --quiet --collect --unit={SERVICE} python3 -c %s {port}"
+    with host.sudo():
+        host.run(f"systemctl stop {SERVICE}")
+        host.check_output(serve, SERVE[request.param])
+        host.check_output(
+            f"timeout 10 sh -c 'until ss -Hln{request.param[0]} sport = {port} | grep -q .; do sleep 0.1; done'"
+        )
+    yield request.param, port, entry["limits"]
+    with host.sudo():
+        host.run(f"systemctl stop {SERVICE}")
+
+
+def meet(stranger: Stranger, version: int, port: int, number: int, wait: float, by: str = "crowd") -> dict[str, float]:
+    """What becomes of the stranger's crowd, and of somebody else who comes after it (see crowd.crowd, .packets)."""
+    return stranger.call(crowd, by, stranger.host_address[version], port, number, wait, stranger.neighbour[version])
 
 
 @pytest.mark.control("FLOOD-20")
@@ -60,6 +95,21 @@ def test_new_connections_of_a_source_are_bounded(stranger, target, gate, version
     flood = meet(stranger, version, port, number, wait)
     evidence(
         f"{port}, IPv{version}: of {number} connections at once {flood['opened']} are let in; "
+        f"another source {'is served' if flood['served'] else 'is kept out'}"
+    )
+    assert 0 < flood["opened"] <= limits["burst"] + limits["rate"] * (flood["seconds"] + FIRST_RETRY)
+    assert flood["served"]
+
+
+@pytest.mark.control("FLOOD-20")
+@ip_versions
+@pytest.mark.parametrize("service", ["tcp", "udp"], indirect=True)
+def test_a_service_of_the_operator_has_its_limits(stranger, service, version, evidence):
+    protocol, port, limits = service
+    number, wait = limits["burst"] + 100, 0.9 * FIRST_RETRY
+    flood = meet(stranger, version, port, number, wait, CROWDS[protocol])
+    evidence(
+        f"{port} ({protocol.upper()}), IPv{version}: of {number} at once {flood['opened']} are let in; "
         f"another source {'is served' if flood['served'] else 'is kept out'}"
     )
     assert 0 < flood["opened"] <= limits["burst"] + limits["rate"] * (flood["seconds"] + FIRST_RETRY)

@@ -413,7 +413,7 @@ MEANINGS: dict[str, Meaning] = {
     "dns_ttl": between(1, 604_800, "seconds"),
     "firewall_client_limits": connection_limits,
     "firewall_confirm_seconds": between(10, 3600, "seconds"),
-    "firewall_open_ports": each(keys(port=ports, sources=each(network))),
+    "firewall_open_ports": each(keys(port=ports, sources=each(network), limits=connection_limits)),
     "firewall_server_limits": connection_limits,
     "firewall_ssh_port": port,
     "firewall_ssh_sources": each(network),

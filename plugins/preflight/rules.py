@@ -237,6 +237,20 @@ def opened_ports_are_for_others(deployment: Deployment) -> Iterator[Problem]:
                 yield problem(f"firewall_open_ports[{index}].port", entry["port"], f"port {port} clashes; {reason}")
 
 
+@rule("firewall_open_ports")
+def a_port_has_its_limits_once(deployment: Deployment) -> Iterator[Problem]:
+    """What limits a port stands in one place, for all who may reach it."""
+    limited: dict[tuple[str, str], int] = {}
+    for index, entry in enumerate(deployment.values["firewall_open_ports"]):
+        if "limits" in entry:
+            place = str(entry["port"]), entry.get("protocol", "tcp")
+            if place in limited:
+                before = f"firewall_open_ports[{limited[place]}]"
+                wanted = f"{before} limits this port already; name all its sources there"
+                yield problem(f"firewall_open_ports[{index}].port", entry["port"], wanted)
+            limited.setdefault(place, index)
+
+
 @rule("prosody_upload_size_limit", "prosody_upload_daily_quota")
 def a_file_fits_the_daily_quota(deployment: Deployment) -> Iterator[Problem]:
     """The largest file can be uploaded within a day's quota."""

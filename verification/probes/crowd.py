@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 
-__all__ = ["connects", "crowd", "guess"]
+__all__ = ["connects", "crowd", "guess", "packets"]
 
 
 def _begin(address: str, port: int, source: str | None = None) -> socket.socket:
@@ -42,6 +42,28 @@ def crowd(address: str, port: int, number: int, wait: float, latecomer: str) -> 
     return {"opened": len(opened) - served, "refused": len(refused), "seconds": begun, "served": served}
 
 
+def packets(address: str, port: int, number: int, wait: float, latecomer: str) -> dict[str, float]:
+    """The same over UDP: one packet from each of `number` ports. An answer opens; the host's own no (ICMP) refuses."""
+    started = time.monotonic()
+    crowd = [_say(address, port) for _ in range(number)]
+    late = _say(address, port, latecomer)
+    begun = time.monotonic() - started
+    answered, refused = _outcomes([*crowd, late], started + wait, select.POLLIN)
+    served = late in answered
+    for talker in (*crowd, late):
+        talker.close()
+    return {"opened": len(answered) - served, "refused": len(refused), "seconds": begun, "served": served}
+
+
+def _say(address: str, port: int, source: str | None = None) -> socket.socket:
+    talker = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    if source:
+        talker.bind((source, 0))
+    talker.connect((address, port))
+    talker.send(b"anybody there?")
+    return talker
+
+
 def connects(address: str, port: int, wait: float, source: str | None = None) -> bool:
     """Whether a connection opens within `wait` seconds."""
     with _begin(address, port, source) as connection:
@@ -49,14 +71,16 @@ def connects(address: str, port: int, wait: float, source: str | None = None) ->
     return bool(opened)
 
 
-def _outcomes(connections: list[socket.socket], deadline: float) -> tuple[list[socket.socket], list[socket.socket]]:
+def _outcomes(
+    connections: list[socket.socket], deadline: float, event: int = select.POLLOUT
+) -> tuple[list[socket.socket], list[socket.socket]]:
     """Those that are open and those that are refused by then."""
     waiting = {connection.fileno(): connection for connection in connections}
     opened: list[socket.socket] = []
     refused: list[socket.socket] = []
     poll = select.poll()
     for descriptor in waiting:
-        poll.register(descriptor, select.POLLOUT)
+        poll.register(descriptor, event)
     while waiting and (left := deadline - time.monotonic()) > 0:
         for descriptor, _ in poll.poll(left * 1000):
             poll.unregister(descriptor)
