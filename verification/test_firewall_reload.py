@@ -6,13 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from verification.probes import crowd, xmpp
 from verification.probes.stranger import Stranger
 
-pytestmark = pytest.mark.alone  # a rule that changes meanwhile interrupts whoever lists the rules
+pytestmark = pytest.mark.alone  # a load interrupts whoever lists the rules, and counters begin anew
 
 CLOSED = 47999  # UDP: no service of the kit or of Debian listens there
 RELOADS = "portcullis-reloads"
 SECONDS = 2
+WAIT = 0.9  # second for a connection to open, before the kernel's first retry
+BANS = "/usr/local/sbin/portcullis-bans"
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +63,22 @@ print(sent, refused)
     evidence(f"a stranger over IPv{version}: {refused} of {sent} packets come through while the rules are reloaded")
     assert sent
     assert not refused
+
+
+@pytest.mark.control("FLOOD-23")
+def test_a_ban_outlives_a_reload(host, stranger, evidence):
+    address = stranger.address[4]
+
+    def is_let_in() -> bool:
+        return stranger.call(crowd, "connects", stranger.host_address[4], xmpp.C2S, WAIT)
+
+    with host.sudo():
+        try:
+            evidence(host.check_output(f"{BANS} add {address}"))
+            banned = not is_let_in()
+            host.check_output("systemctl reload nftables")
+            assert banned
+            assert not is_let_in(), "a reload of the rules has lost the ban"
+        finally:
+            host.run(f"{BANS} lift {address}")
+    evidence("the ban outlives a reload of the rules")

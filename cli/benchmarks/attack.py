@@ -121,10 +121,6 @@ class Outcome:
     memory_after: list[float] = field(default_factory=list)
     done: list[float] = field(default_factory=list)  # how often the attackers did what they do
 
-    def p99_over_rest(self) -> float:
-        """The figure that counts."""
-        return percentile(self.during, 99) / percentile(self.rest, 99)
-
 
 def percentile(values: list[float], of: float) -> float:
     """The smallest value that so many percent of the values do not exceed."""
@@ -301,13 +297,14 @@ def figures(outcomes: dict[str, dict[str, Outcome]]) -> list[Figure]:
     """What is told of all floods: one side after the other, and of each the same figure of every flood together."""
     told = []
     for name in SIDES:
-        rows = [figures_of(flood, name, outcome[name]) for flood, outcome in outcomes.items()]
+        rest = [took for outcome in outcomes.values() for took in outcome[name].rest]
+        rows = [figures_of(flood, name, outcome[name], rest) for flood, outcome in outcomes.items()]
         told += [figure for column in zip(*rows, strict=True) for figure in column]
     return told
 
 
-def figures_of(flood: str, name: str, outcome: Outcome) -> list[Figure]:
-    """What is told of a side in a flood; something is promised of ours alone."""
+def figures_of(flood: str, name: str, outcome: Outcome, all_rest: list[float]) -> list[Figure]:
+    """What is told of a side in a flood, beside its rest before all of them; something is promised of ours alone."""
 
     def figure(
         key: str, what: str, unit: str, values: list[float], ratio: float, *, rest: list[float] | None = None,
@@ -322,7 +319,7 @@ def figures_of(flood: str, name: str, outcome: Outcome) -> list[Figure]:
             target=target if name == "ours" else None,
         )
 
-    at_rest, during = (1000 * percentile(values, 99) for values in (outcome.rest, outcome.during))
+    at_rest, during = (1000 * percentile(values, 99) for values in (all_rest, outcome.during))
     served, slowest = statistics.fmean(outcome.served), max(outcome.recovery)
     processor, memory, after = map(statistics.median, (outcome.processor, outcome.memory, outcome.memory_after))
     return [
