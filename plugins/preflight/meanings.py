@@ -462,6 +462,7 @@ MEANINGS: dict[str, Meaning] = {
     "prosody_room_archive_expires_after": duration_or_never,
     "prosody_room_rate": between(1, 1000, "events a second"),
     "prosody_s2s_rate": rate,
+    "prosody_s2s_queue_size": between(10, 32_768, "stanzas"),
     "prosody_s2s_stanza_size": between(10_000, 100_000_000, "bytes (RFC 6120 section 13.12)"),
     "prosody_sessions_per_account": between(1, 10_000),
     "prosody_stanza_elements": between(100, 1_000_000),

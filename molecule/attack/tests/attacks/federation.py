@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -13,8 +14,8 @@ from verification.probes import forgery, xmpp
 from verification.probes.tls import Refused
 from verification.probes.xmpp import Refusal, StreamEnded
 
-from .catalogue import WITHSTANDS, Succeeded, attack, judge
-from .stage import Victim
+from .catalogue import GIVES_IN, WITHSTANDS, Succeeded, attack, judge
+from .stage import Origin, Victim
 
 PEER = "peer.example"
 
@@ -138,3 +139,25 @@ def relay(victim: Victim) -> str:
         except TimeoutError:
             return "thrown away"
         return judge(answer.get("type") == "error", "sent back")
+
+
+@attack("3 000 messages for a server that takes connections and says nothing", "FLOOD-22", stock=GIVES_IN)
+def queue_for_nobody(victim: Victim) -> str:
+    number, bound = 3_000, 2_000
+    with silence(victim.attackers[1]) as address, victim.log_in("carol") as carol:
+        carol.send("".join(f"<message to='nobody@{address}' id='{each}'/>" for each in range(number)))
+        carol.iq("get", "<ping xmlns='urn:xmpp:ping'/>", to=victim.domain, timeout=60)
+        kept = number - len(carol.kept("message"))
+    return judge(0 < kept <= bound, f"{kept} wait in memory")
+
+
+@contextlib.contextmanager
+def silence(origin: Origin) -> Iterator[str]:
+    """A server there that takes connections and says nothing: its address, which is its domain as well."""
+    unit = "portcullis-silence"
+    code = f"import signal, socket; server = socket.create_server(('', {xmpp.S2S})); signal.pause()"
+    origin.host.check_output(f"systemd-run --quiet --collect --unit={unit} python3 -c %s", code)
+    try:
+        yield origin.address
+    finally:
+        origin.host.run(f"systemctl stop {unit}")
