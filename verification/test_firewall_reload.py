@@ -33,13 +33,15 @@ def stranger(host, target) -> Iterator[Stranger]:
 
 @pytest.fixture
 def reloads(host) -> Iterator[None]:
-    """Loads the rules again and again."""
-    again = "while :; do nft --file /etc/nftables.conf; done"
+    """Loads the rules again and again, until it is over or they do not load."""
+    again = "while nft --file /etc/nftables.conf; do :; done"
     with host.sudo():
         host.run(f"systemctl stop {RELOADS}")
         host.check_output(f"systemd-run --quiet --collect --unit={RELOADS} sh -c %s", again)
         yield
+        loaded = host.service(RELOADS).is_running
         host.run(f"systemctl stop {RELOADS}")
+    assert loaded, "the rules do not load: nothing was shown"
 
 
 @pytest.mark.control("FW-07")

@@ -42,6 +42,8 @@ def each(meaning: Meaning) -> Meaning:
     """Every entry of a list."""
 
     def check(value: Any) -> Iterator[Finding]:
+        if value is None:
+            raise ValueError("a list is wanted; to have none, leave the name out")
         for index, entry in enumerate(value):
             for where, got, wanted in findings(meaning, entry):
                 yield f"[{index}]{where}", got, wanted
@@ -53,6 +55,8 @@ def keys(**meanings: Meaning) -> Meaning:
     """The keys of a mapping that are there."""
 
     def check(value: Any) -> Iterator[Finding]:
+        if value is None:
+            raise ValueError("a mapping is wanted; to have none, leave the name out")
         for key in meanings.keys() & value.keys():
             for where, got, wanted in findings(meanings[key], value[key]):
                 yield f".{key}{where}", got, wanted
