@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import socket
+import socketserver
 import ssl
 import threading
 from collections.abc import Iterator
@@ -21,45 +21,45 @@ from verification.probes import forgery, judges
 SOME = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-SHA384:ECDHE-ECDSA-AES128-SHA"
 
 
-class Server:
+class Server(socketserver.ThreadingTCPServer):
     """A TLS server on loopback that takes some suites, and counts its connections."""
 
+    daemon_threads = True
+
     def __init__(self, directory: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handshake)
         pair = forgery.self_signed(directory, "server.example")
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(pair.certificate, pair.key)
         self.context.set_ciphers(SOME)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self.listener = socket.create_server(("127.0.0.1", 0))
         self.connections = 0
-        threading.Thread(target=self.serve, daemon=True).start()
 
-    def serve(self) -> None:
-        """Shake hands with whoever comes, until the listener is closed."""
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self.listener.accept()
-                self.connections += 1
-                threading.Thread(target=self.shake_hands, args=(connection,), daemon=True).start()
 
-    def shake_hands(self, connection: socket.socket) -> None:
-        """One handshake, and the end of the connection when the client has gone."""
-        with contextlib.suppress(OSError), self.context.wrap_socket(connection, server_side=True) as encrypted:
+class Handshake(socketserver.BaseRequestHandler):
+    """One handshake, and the end of the connection when the client has gone."""
+
+    server: Server
+
+    def handle(self) -> None:
+        self.server.connections += 1
+        with contextlib.suppress(OSError), self.server.context.wrap_socket(self.request, server_side=True) as encrypted:
             encrypted.recv(1)
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """The server."""
-    server = Server(tmp_path)
-    yield server
-    server.listener.close()
+    with Server(tmp_path) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        yield server
+        server.shutdown()
 
 
 @pytest.fixture
 def known(server: Server) -> ServerConnectivityInfo:
     """The server as sslyze knows it."""
-    port = server.listener.getsockname()[1]
+    port = server.server_address[1]
     location = sslyze.ServerNetworkLocation("server.example", port, ip_address="127.0.0.1")
     configuration = sslyze.ServerNetworkConfiguration("server.example")
     probed = check_connectivity_to_server(location, configuration)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,20 +108,20 @@ def test_names_and_addresses_are_taken(name, taken):
 @contextmanager
 def answering(words: bytes | None) -> Iterator[int]:
     """A port that says these words to whoever connects, or holds the line in silence."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def answer() -> None:
-            connection, _ = server.accept()
-            with connection:
-                if words is not None:
-                    connection.sendall(words)
-                while connection.recv(1000) and words is None:
-                    pass
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            if words is not None:
+                self.request.sendall(words)
+            while self.request.recv(1000) and words is None:
+                pass
 
-        thread = threading.Thread(target=answer, daemon=True)
+    with socketserver.TCPServer(("127.0.0.1", 0), Answer) as server:
+        server.timeout = 5
+        thread = threading.Thread(target=server.handle_request)
         thread.start()
-        yield server.getsockname()[1]
-        thread.join(5)
+        yield server.server_address[1]
+        thread.join()
 
 
 STREAM = b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>"
