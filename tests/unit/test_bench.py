@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from subprocess import PIPE
 from xml.etree import ElementTree as ET
@@ -15,6 +17,7 @@ from cli import bench
 from cli.benchmarks import PARTS, Figure, attack, paired, report, spread
 from cli.lab import Failed
 from cli.main import main
+from verification.probes import flood
 
 SIDES = {"stock": [4.0, 5.0, 6.0], "ours": [2.0, 2.0, 2.0]}
 
@@ -137,6 +140,21 @@ def test_a_flood_whose_attackers_crash_is_tried_again(monkeypatch, crashes, floo
     monkeypatch.setattr(attack.time, "sleep", lambda _: None)
     attack.persist(attack.Side("ours", "", ""), 0, "tls", attack.Outcome())
     assert len(tried) == floods
+
+
+def test_an_answer_came_when_the_kernel_got_it_not_when_somebody_looks():
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        client.setsockopt(socket.SOL_SOCKET, flood.SO_TIMESTAMPNS, 1)
+        connection, _ = server.accept()
+        with connection:
+            time.sleep(0.1)  # until the kernel has begun to stamp
+            connection.send(b"answer")
+            sent = time.monotonic()
+            time.sleep(0.2)
+            assert abs(flood._arrival(client) - sent) < 0.1
+            assert client.recv(100) == b"answer"
+            client.setblocking(False)
+            assert abs(flood._arrival(client) - time.monotonic()) < 0.1, "where nothing came, the time is now"
 
 
 @pytest.mark.parametrize(("status", "crashed"), [(134, True), (1, False)])

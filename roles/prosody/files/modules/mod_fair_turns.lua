@@ -42,6 +42,7 @@ local allowance = module:get_option_number("fair_turns_allowance", 0.005, 0.0001
 local reserve = module:get_option_number("fair_turns_reserve", 0.003, 0.0001);
 
 local turn_length = 0.0003; -- seconds: a message that is archived takes more, a read that completes no stanza less
+local little_work = 0.0001; -- seconds: a turn that takes less has the next one with it
 local most_debt = 0.001; -- seconds of work, which an account waits for before it is served at once again
 local rush_share, rush_reserve = 0.5, 0.003; -- for all who keep to their allowances: of the processor, and seconds
 local hardly_used = 0.9; -- of a reserve is left
@@ -231,10 +232,11 @@ local function set_turnstile()
 	turnstile:set(nil, is_up(strangers) or is_up(members));
 end
 
--- Serves the next of a queue for a turn. A queue whose budget is used up rests until it is full again.
+-- Serves the next of a queue for a turn, and more while that is little work. A queue whose budget is used up rests
+-- until it is full again.
 local function serve(queue)
 	local spent = 0;
-	while spent < turn_length and next(queue.lines) do
+	while spent < little_work and next(queue.lines) do
 		local _, name = queue.order:pop();
 		local line = queue.lines[name];
 		local turn = table.remove(line, 1);
@@ -255,14 +257,17 @@ local function serve(queue)
 	end
 end
 
-local attended_before, has_waited = 0, false;
+local attended_before, looked_around = 0, 0; -- as of the turnstile; how often since the last turn
 
+-- Between two turns the loop comes to whoever had something to say during the first, and then writes the answers.
 local function give_turn()
-	has_waited = attended ~= attended_before and not has_waited;
+	local is_to_answer = attended ~= attended_before;
 	attended_before = attended;
-	if has_waited then -- the loop writes in this round what those who were served at once are answered
+	if looked_around == 0 or is_to_answer and looked_around == 1 then
+		looked_around = looked_around + 1;
 		return;
 	end
+	looked_around = 0;
 	for at, queue in ipairs(queues) do
 		if is_up(queue) then
 			table.insert(queues, table.remove(queues, at));
