@@ -27,10 +27,8 @@ def stranger(host, target) -> Iterator[Stranger]:
     """Somebody on a network of their own."""
     if not target.throw_away:
         pytest.skip("not shown: gets addresses banned, and this host is not to be thrown away")
-    stranger = Stranger(host, "guesser", 2)
-    stranger.move_in()
-    yield stranger
-    stranger.move_out()
+    with Stranger(host, "guesser", 2) as stranger:
+        yield stranger
 
 
 @pytest.fixture

@@ -66,14 +66,12 @@ def stranger(host, target) -> Iterator[Stranger]:
         pytest.skip("not shown: adds a network to the host, and this one is not to be thrown away")
     serve = f"python3 -m http.server --bind :: --directory /usr/share/doc {UNDECLARED}"
     stop = f"systemctl stop {UNDECLARED_UNIT}"
-    stranger = Stranger(host, "stranger", 0)
     with host.sudo():
         host.run(stop)
         host.check_output(f"systemd-run --quiet --collect --unit={UNDECLARED_UNIT} {serve}")
         host.check_output(f"timeout 10 sh -c 'until ss -Hltn sport = {UNDECLARED} | grep -q .; do sleep 0.1; done'")
-    stranger.move_in()
-    yield stranger
-    stranger.move_out()
+    with Stranger(host, "stranger", 0) as stranger:
+        yield stranger
     with host.sudo():
         host.run(stop)
 

@@ -25,10 +25,8 @@ def stranger(host, target) -> Iterator[Stranger]:
         pytest.skip("not shown: loads the rules again and again, and this host is not to be thrown away")
     if not host.service("nftables").is_running:
         pytest.skip("not shown: nftables.service does not load this host's rules, another file may spoil them")
-    stranger = Stranger(host, "impatient", 3)
-    stranger.move_in()
-    yield stranger
-    stranger.move_out()
+    with Stranger(host, "impatient", 3) as stranger:
+        yield stranger
 
 
 @pytest.fixture

@@ -41,10 +41,8 @@ def stranger(host, target) -> Iterator[Stranger]:
     """Somebody with more than one address, on a network of their own."""
     if not target.throw_away:
         pytest.skip("not shown: floods the host, and this one is not to be thrown away")
-    stranger = Stranger(host, "crowd", 1)
-    stranger.move_in()
-    yield stranger
-    stranger.move_out()
+    with Stranger(host, "crowd", 1) as stranger:
+        yield stranger
 
 
 @pytest.fixture

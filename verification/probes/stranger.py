@@ -13,9 +13,10 @@ __all__ = ["Stranger"]
 
 
 class Stranger:
-    """Somebody at the other end of a cable, made by `move_in` and removed by `move_out`.
+    """Somebody at the other end of a cable, there as long as the `with` block.
 
-    Addresses are of the documentation's networks (RFC 5737, RFC 3849).
+    Entering it raises AssertionError with what went wrong. Addresses are of the documentation's networks (RFC 5737,
+    RFC 3849).
 
     Args:
         host: the host to be plugged into; the user must be able to become root.
@@ -39,9 +40,8 @@ class Stranger:
         self.neighbour = {4: f"203.0.113.{number + 1}", 6: f"2001:db8:{number}:1::1"}
         self.elsewhere = {4: f"198.51.100.{number + 1}", 6: f"2001:db8:{number}:2::1"}
 
-    def move_in(self) -> None:
-        """Plug in. Raises AssertionError with what went wrong."""
-        self.move_out()
+    def __enter__(self) -> Stranger:
+        self._unplug()
         commands = f"""
             systemd-run --quiet --unit={self.unit} --service-type=exec --property=PrivateNetwork=yes sleep infinity
             stranger=$(systemctl show --property=MainPID --value {self.unit})
@@ -68,9 +68,12 @@ class Stranger:
         """
         with self.host.sudo():
             self.process = self.host.check_output("sh -ec %s", commands)
+        return self
 
-    def move_out(self) -> None:
-        """Unplug, and leave nothing behind."""
+    def __exit__(self, *_: object) -> None:
+        self._unplug()
+
+    def _unplug(self) -> None:
         with self.host.sudo():
             self.host.run(f"systemctl stop {self.unit}; ip link delete {self.cable}")
 
