@@ -2,14 +2,14 @@
 --
 -- Prosody serves each connection that has something to say, up to 4 KiB of it, before it looks again who else has.
 -- Twenty clients that never stop talking make everybody wait for a tenth of a second, two hundred strangers who guess
--- passwords for two. Here a connection is served at once as long as its account, or the server at its other end,
--- stays within an allowance of processor time. Those that do not, and whoever has not logged in, stand in a queue:
--- one turn for each network, then the next; of the accounts, whoever has used least comes first. A turn ends with the
--- stanza that uses it up, then everybody else is served and answered. A queue has a share of the processor: after a
--- burst of work it rests. When so many keep to their allowances that they would fill the processor together, only who
--- has hardly used it is served at once. Nothing is refused and nothing lost: what a connection has to say waits for its
--- next turn, also of who has hung up meanwhile, and is not acknowledged before (XEP-0198). Without a crowd a turn comes
--- in the next round of Prosody's loop.
+-- passwords for two. Here a connection is served at once as long as its account, or the server at its other end, stays
+-- within an allowance of processor time. Those that do not, and whoever has not logged in, stand in a queue: one turn
+-- for each network, then the next; of the accounts, whoever has used least comes first. A turn ends with the stanza
+-- that uses it up, then everybody else is served and answered, before the next. A queue has a share of the processor:
+-- after a burst of work it rests. When so many keep to their allowances that they would fill the processor together,
+-- only who has hardly used it is served at once. Nothing is refused and nothing lost: what a connection has to say
+-- waits for its next turn, also of who has hung up meanwhile, and is not acknowledged before (XEP-0198). Without a
+-- crowd a turn comes when Prosody's loop has looked around once.
 --
 -- What is read goes to the parser in pieces that end with a tag. Expat (since 2.6) lets the rest of a tag wait until
 -- there is as much again as it had of it, so a piece that ends within one might never be looked at.
