@@ -2,14 +2,14 @@
 --
 -- Prosody serves each connection that has something to say, up to 4 KiB of it, before it looks again who else has.
 -- Twenty clients that never stop talking make everybody wait for a tenth of a second, two hundred strangers who guess
--- passwords for two. Here a connection is served at once as long as its account, or the server at its other end, stays
--- within an allowance of processor time. Those that do not, and whoever has not logged in, stand in a queue: one turn
--- for each network, then the next; of the accounts, whoever has used least comes first. A turn ends with the stanza
--- that uses it up, then everybody else is served and answered, before the next. A queue has a share of the processor:
--- after a burst of work it rests. When so many keep to their allowances that they would fill the processor together,
--- only who has hardly used it is served at once. Nothing is refused and nothing lost: what a connection has to say
--- waits for its next turn, also of who has hung up meanwhile, and is not acknowledged before (XEP-0198). Without a
--- crowd a turn comes when Prosody's loop has looked around once.
+-- passwords for two. Here a connection is served at once as long as its account, or the server at its other end,
+-- stays within an allowance of processor time. Those that do not, and whoever has not logged in, stand in a queue:
+-- one turn for each network, then the next; of the accounts, whoever has used least comes first. A turn ends with the
+-- stanza that uses it up, then everybody else is served and answered. A queue has a share of the processor: after a
+-- burst of work it rests. When so many keep to their allowances that they would fill the processor together, only who
+-- has hardly used it is served at once. Nothing is refused and nothing lost: what a connection has to say waits for its
+-- next turn, also of who has hung up meanwhile, and is not acknowledged before (XEP-0198). Without a crowd a turn comes
+-- in the next round of Prosody's loop.
 --
 -- What is read goes to the parser in pieces that end with a tag. Expat (since 2.6) lets the rest of a tag wait until
 -- there is as much again as it had of it, so a piece that ends within one might never be looked at.
@@ -42,7 +42,6 @@ local allowance = module:get_option_number("fair_turns_allowance", 0.005, 0.0001
 local reserve = module:get_option_number("fair_turns_reserve", 0.003, 0.0001);
 
 local turn_length = 0.0003; -- seconds: a message that is archived takes more, a read that completes no stanza less
-local little_work = 0.0001; -- seconds: a turn that takes less has the next one with it
 local most_debt = 0.001; -- seconds of work, which an account waits for before it is served at once again
 local rush_share, rush_reserve = 0.5, 0.003; -- for all who keep to their allowances: of the processor, and seconds
 local hardly_used = 0.9; -- of a reserve is left
@@ -232,11 +231,10 @@ local function set_turnstile()
 	turnstile:set(nil, is_up(strangers) or is_up(members));
 end
 
--- Serves the next of a queue for a turn, and more while that is little work. A queue whose budget is used up rests
--- until it is full again.
+-- Serves the next of a queue for a turn. A queue whose budget is used up rests until it is full again.
 local function serve(queue)
 	local spent = 0;
-	while spent < little_work and next(queue.lines) do
+	while spent < turn_length and next(queue.lines) do
 		local _, name = queue.order:pop();
 		local line = queue.lines[name];
 		local turn = table.remove(line, 1);
@@ -257,17 +255,14 @@ local function serve(queue)
 	end
 end
 
-local attended_before, looked_around = 0, 0; -- as of the turnstile; how often since the last turn
+local attended_before, has_waited = 0, false;
 
--- Between two turns the loop comes to whoever had something to say during the first, and then writes the answers.
 local function give_turn()
-	local is_to_answer = attended ~= attended_before;
+	has_waited = attended ~= attended_before and not has_waited;
 	attended_before = attended;
-	if looked_around == 0 or is_to_answer and looked_around == 1 then
-		looked_around = looked_around + 1;
+	if has_waited then -- the loop writes in this round what those who were served at once are answered
 		return;
 	end
-	looked_around = 0;
 	for at, queue in ipairs(queues) do
 		if is_up(queue) then
 			table.insert(queues, table.remove(queues, at));
