@@ -79,8 +79,11 @@ class Channel:
 
     @classmethod
     def connect(cls, address: str, port: int, timeout: float = TIMEOUT) -> Channel:
-        """Open a TCP connection. Raises OSError when nothing answers."""
-        return cls(socket.create_connection((address, port), timeout), timeout)
+        """Open a TCP connection. Raises OSError, of which TimeoutError says that nothing answers."""
+        try:
+            return cls(socket.create_connection((address, port), timeout), timeout)
+        except TimeoutError:
+            raise TimeoutError(f"no connection to {address}, port {port}, within {timeout:g} s") from None
 
     def __enter__(self) -> Channel:
         return self
@@ -200,11 +203,13 @@ class Channel:
             tls.bio_write(data)
 
     def _read(self) -> bytes:
-        """What the network brings next; a connection that is reset has ended."""
+        """What the network brings next; a connection that is reset has ended. Raises TimeoutError."""
         try:
             return self.socket.recv(65536)
         except ConnectionError:
             return b""
+        except TimeoutError:
+            raise TimeoutError(f"not a word within {self.socket.gettimeout():g} s") from None
 
 
 def legacy_handshake(channel: Channel, version: str, ciphers: str) -> str:
