@@ -2,14 +2,15 @@
 --
 -- Prosody serves each connection that has something to say, up to 4 KiB of it, before it looks again who else has.
 -- Twenty clients that never stop talking make everybody wait for a tenth of a second, two hundred strangers who guess
--- passwords for two. Here a connection is served at once as long as its account, or the server at its other end,
--- stays within an allowance of processor time. Those that do not, and whoever has not logged in, stand in a queue:
--- one turn for each network, then the next; of the accounts, whoever has used least comes first. A turn ends with the
--- stanza that uses it up, then everybody else is served and answered. A queue has a share of the processor: after a
--- burst of work it rests. When so many keep to their allowances that they would fill the processor together, only who
--- has hardly used it is served at once. Nothing is refused and nothing lost: what a connection has to say waits for its
--- next turn, also of who has hung up meanwhile, and is not acknowledged before (XEP-0198). Without a crowd a turn comes
--- in the next round of Prosody's loop.
+-- passwords for two. Here a connection is served at once as long as its account, or the server at its other end, stays
+-- within an allowance of processor time. Those that do not, and whoever has not logged in, stand in a queue: one turn
+-- for each network, then the next; of the accounts, whoever has used least comes first. While somebody waits,
+-- newcomers are let in by turns as well. A turn ends with the stanza that uses it up, then everybody else is served
+-- and answered, before the next. A queue has a share of the processor: after a burst of work it rests. When so many
+-- keep to their allowances that they would fill the processor together, only who has hardly used it is served at
+-- once. Nothing is refused and nothing lost: what a connection has to say waits for its next turn, also of who has
+-- hung up meanwhile, and is not acknowledged before (XEP-0198). Without a crowd a turn comes when Prosody's loop has
+-- looked around once.
 --
 -- What is read goes to the parser in pieces that end with a tag. Expat (since 2.6) lets the rest of a tag wait until
 -- there is as much again as it had of it, so a piece that ends within one might never be looked at.
@@ -21,7 +22,7 @@
 --   fair_turns_members_burst    number, default 0.02: the same for the other; the longer, the less a message costs
 --   fair_turns_allowance        number, default 0.005: of the processor's time, for an account or a server
 --   fair_turns_reserve          number, default 0.003: seconds of work for it before it queues
--- Events: none. It wraps how net.server_epoll reads and shakes hands; nothing else sees a connection before its TLS.
+-- Events: none. It wraps how net.server_epoll accepts, reads and shakes hands: nothing else comes before TLS.
 -- Source: XEP-0205 section 3, CWE-400, CWE-770.
 
 module:set_global();
@@ -41,8 +42,9 @@ local members_burst = module:get_option_number("fair_turns_members_burst", 0.02,
 local allowance = module:get_option_number("fair_turns_allowance", 0.005, 0.0001, 1);
 local reserve = module:get_option_number("fair_turns_reserve", 0.003, 0.0001);
 
-local turn_length = 0.0003; -- seconds: a message that is archived takes more, a read that completes no stanza less
+local turn_length = 0.0001; -- seconds: most stanzas take more; what takes less has the next turn with it
 local most_debt = 0.001; -- seconds of work, which an account waits for before it is served at once again
+local timers_delay = 0.02; -- seconds: what Prosody's timers may be late by because of turns
 local rush_share, rush_reserve = 0.5, 0.003; -- for all who keep to their allowances: of the processor, and seconds
 local hardly_used = 0.9; -- of a reserve is left
 local smallest_piece = 128; -- octets, for the parser
@@ -54,7 +56,8 @@ local servers = module:shared("/*/s2s/sessions");
 assert(server.get_backend() == "epoll", "mod_fair_turns knows net.server_epoll only");
 local nothing = { getfd = function() return -1; end };
 local interface = getmetatable(server.wrapserver(nothing, "fair_turns", 0, {})).__index;
-local read, shake_hands, hand_on = interface.onreadable, interface.tlshandshake, interface.onincoming;
+local accept, read, shake_hands = interface.onacceptable, interface.onreadable, interface.tlshandshake;
+local hand_on = interface.onincoming;
 
 -- Seconds of work that may be done; `rate` of each second comes back.
 local function new_budget(rate, most)
@@ -108,7 +111,8 @@ end
 
 local strangers = new_queue(new_budget(strangers_share, strangers_burst));
 local members = new_queue(new_budget(members_share, members_burst));
-local queues = { strangers, members }; -- whose turn it was last is the last
+local newcomers = new_queue(strangers.budget); -- of listening sockets, which let one in at a time
+local queues = { strangers, members, newcomers }; -- whose turn it was last is the last
 local at_once = new_budget(rush_share, rush_reserve);
 local turns = setmetatable({}, { __mode = "k" }); -- of each connection in a queue
 local rests = setmetatable({}, { __mode = "k" }); -- of each connection, what was read and not handed on yet
@@ -222,19 +226,42 @@ end
 -- timer would put the process to sleep between any two turns, and what follows a sleep takes half as long again.
 local turnstile;
 
--- Whether somebody waits in a queue that does not rest.
-local function is_up(queue)
-	return next(queue.lines) ~= nil and not queue.rest;
+local function has_lines(queue)
+	return next(queue.lines) ~= nil;
 end
+
+local function is_up(queue)
+	return has_lines(queue) and not queue.rest;
+end
+
+local function is_any(what)
+	for _, queue in ipairs(queues) do
+		if what(queue) then return true; end
+	end
+	return false;
+end
+
+-- Prosody's loop comes to its timers when nothing else is to be done, and with an open turnstile something always is.
+-- So there is a timer to tell whether they are late; as long as they are, nobody has a turn.
+local tick, tick_due;
 
 local function set_turnstile()
-	turnstile:set(nil, is_up(strangers) or is_up(members));
+	local is_open = is_any(is_up);
+	if is_open and not tick then
+		tick_due = now() + timers_delay;
+		tick = timer.add_task(timers_delay, function()
+			tick = nil;
+			set_turnstile();
+		end);
+	end
+	turnstile:set(nil, is_open and now() < tick_due);
 end
 
--- Serves the next of a queue for a turn. A queue whose budget is used up rests until it is full again.
+-- Serves the next of a queue for a turn, and more while that is little work. A queue whose budget is used up rests
+-- until it is full again.
 local function serve(queue)
 	local spent = 0;
-	while spent < turn_length and next(queue.lines) do
+	while spent < turn_length and has_lines(queue) do
 		local _, name = queue.order:pop();
 		local line = queue.lines[name];
 		local turn = table.remove(line, 1);
@@ -255,14 +282,17 @@ local function serve(queue)
 	end
 end
 
-local attended_before, has_waited = 0, false;
+local attended_before, looked_around = 0, 0; -- as of the turnstile; how often since the last turn
 
+-- Between two turns the loop comes to whoever had something to say during the first, and then writes the answers.
 local function give_turn()
-	has_waited = attended ~= attended_before and not has_waited;
+	local is_to_answer = attended ~= attended_before;
 	attended_before = attended;
-	if has_waited then -- the loop writes in this round what those who were served at once are answered
+	if looked_around == 0 or is_to_answer and looked_around == 1 then
+		looked_around = looked_around + 1;
 		return;
 	end
+	looked_around = 0;
 	for at, queue in ipairs(queues) do
 		if is_up(queue) then
 			table.insert(queues, table.remove(queues, at));
@@ -334,6 +364,22 @@ function interface.tlshandshake(conn)
 	return admit(conn, shake_hands);
 end
 
+local function let_in(listener)
+	serving = nil; -- what a newcomer has to say is for a turn of its own
+	local ok, problem = xpcall(accept, debug.traceback, listener);
+	if not ok then
+		listener:error("Nobody is let in due to an error: %s", problem);
+	end
+end
+
+-- Lets somebody in at once, or in a turn while others wait for theirs.
+function interface.onacceptable(listener)
+	if (listener.sockport or 0) == 0 or not is_any(has_lines) then
+		return accept(listener);
+	end
+	join(newcomers, { conn = listener, what = let_in });
+end
+
 function interface.onincoming(conn, data, problem)
 	if conn == serving and serving_who and (not problem or problem == "timeout") then
 		return hand_on_pieces(conn, data);
@@ -360,15 +406,22 @@ module:hook("c2s-session-updated", function(event)
 end);
 
 function module.unload()
-	interface.onreadable, interface.tlshandshake, interface.onincoming = read, shake_hands, hand_on;
+	interface.onacceptable, interface.onreadable, interface.tlshandshake = accept, read, shake_hands;
+	interface.onincoming = hand_on;
 	turn_length = math.huge;
 	for _, queue in ipairs(queues) do
 		if queue.rest then
 			timer.stop(queue.rest);
 		end
 	end
+	if tick then
+		timer.stop(tick);
+	end
 	turnstile:close();
 	for _, turn in pairs(turns) do
 		take(turn);
+	end
+	for _, queue in ipairs(queues) do
+		queue.lines = {}; -- Prosody's listening sockets keep what they were made with, and find that nobody waits
 	end
 end
