@@ -42,7 +42,8 @@ local members_burst = module:get_option_number("fair_turns_members_burst", 0.02,
 local allowance = module:get_option_number("fair_turns_allowance", 0.005, 0.0001, 1);
 local reserve = module:get_option_number("fair_turns_reserve", 0.003, 0.0001);
 
-local turn_length = 0.0001; -- seconds: most stanzas take more; what takes less has the next turn with it
+local turn_length = 0.0002; -- seconds: a message that is archived takes more, a read that completes no stanza less
+local little_work = 0.0001; -- seconds: a turn that takes less has the next one with it
 local most_debt = 0.001; -- seconds of work, which an account waits for before it is served at once again
 local timers_delay = 0.02; -- seconds: what Prosody's timers may be late by because of turns
 local rush_share, rush_reserve = 0.5, 0.003; -- for all who keep to their allowances: of the processor, and seconds
@@ -261,7 +262,7 @@ end
 -- until it is full again.
 local function serve(queue)
 	local spent = 0;
-	while spent < turn_length and has_lines(queue) do
+	while spent < little_work and has_lines(queue) do
 		local _, name = queue.order:pop();
 		local line = queue.lines[name];
 		local turn = table.remove(line, 1);
