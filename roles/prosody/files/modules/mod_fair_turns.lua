@@ -22,7 +22,7 @@
 --   fair_turns_members_burst    number, default 0.02: the same for the other; the longer, the less a message costs
 --   fair_turns_allowance        number, default 0.005: of the processor's time, for an account or a server
 --   fair_turns_reserve          number, default 0.003: seconds of work for it before it queues
--- Events: none. It wraps how net.server_epoll accepts, reads and shakes hands: nothing else comes before TLS.
+-- Events: none. It wraps how net.server_epoll accepts, reads and shakes hands, for there is no event before TLS.
 -- Source: XEP-0205 section 3, CWE-400, CWE-770.
 
 module:set_global();
