@@ -447,6 +447,8 @@ test("unloading it lets everybody in", function()
 	connect("stranger"):onreadable();
 	handle.unload();
 	expect(#served, 1);
+	function watched.set() error("it is closed"); end
+	for _, task in ipairs(tasks) do task.run(); end
 end);
 
 test("after it is unloaded newcomers are let in at once", function()
