@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sslyze
@@ -86,3 +87,17 @@ def test_suites_found_together_are_those_found_alone(server: Server, known, vers
     assert {taken.cipher_suite.name for taken in found.accepted_cipher_suites} == alone
     assert bool(alone) == (version != sslyze.TlsVersionEnum.TLS_1_0)
     assert connections <= len(alone) + 2
+
+
+def test_ports_that_share_their_bounds_are_not_scanned_at_the_same_time(monkeypatch):
+    together: list[list[int]] = []
+    nobody: Any = None
+
+    def scan(_: Any, ports: list[int]) -> Iterator[tuple[int, judges.Opinion]]:
+        together.append(ports)
+        return iter(())
+
+    monkeypatch.setattr(judges, "_against_mozilla", scan)
+    for ports in (list(judges.PORTS), [443], []):
+        assert not list(judges.against_mozilla(nobody, ports))
+    assert together == [[5223, 5270], [5222, 5269, 443], [443]]
