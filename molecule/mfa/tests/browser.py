@@ -28,6 +28,7 @@ from verification.probes.tls import TIMEOUT
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}
 STEP = 30  # seconds that a one-time code is for, RFC 6238
+TO_TYPE = 10  # seconds in which a code is on its way at most
 
 
 @contextmanager
@@ -114,6 +115,13 @@ class Visitor:
         return self.page.get_by_role("alert").inner_text()
 
     @property
+    def recovery_codes(self) -> list[str]:
+        """The recovery codes that the page shows, this once."""
+        codes = self.page.locator(".codes code").all_inner_texts()
+        assert len(set(codes)) == 8, f"{len(codes)} recovery codes on: {self.page.locator('main').inner_text()}"
+        return codes
+
+    @property
     def cookie(self) -> dict[str, Any]:
         """The one cookie of the page."""
         (cookie,) = self.context.cookies()
@@ -135,7 +143,8 @@ def read_qr(element: Locator, picture: Path) -> str:
 class Authenticator:
     """The app on somebody's phone, set up by an otpauth: address. oathtool makes its codes.
 
-    The server takes each code once, and those of the step before and after as well: each call gives the next of them.
+    The server takes each code once, and those of the step before and after as well: each call gives the next of them,
+    and none that would be too old by the time it is typed.
     """
 
     def __init__(self, uri: str) -> None:
@@ -144,7 +153,7 @@ class Authenticator:
 
     def code(self) -> str:
         """A code that was not given before. Waits for a new step when all of now were."""
-        self.last = max(self.last + 1, int(time.time()) // STEP - 1)
+        self.last = max(self.last + 1, int(time.time() + TO_TYPE) // STEP - 1)
         while self.last > int(time.time()) // STEP + 1:
             time.sleep(0.5)
         command = ["oathtool", "--totp", "--base32", f"--now=@{self.last * STEP}", "-"]
