@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shutil
+import os
 import socket
 import ssl
 import subprocess
@@ -24,32 +24,39 @@ from cryptography.hazmat.primitives import serialization
 from playwright.sync_api import Browser, Locator, sync_playwright
 
 from verification.probes.tls import TIMEOUT
+from verification.targets import Target
 
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}
 STEP = 30  # seconds that a one-time code is for, RFC 6238
 TO_TYPE = 10  # seconds in which a code is on its way at most
+SECLUDED = Path(__file__).with_name("chromium-beside")
 
 
 @contextmanager
-def chromium(address: str, port: int, name: str, ca_file: Path) -> Iterator[Browser]:
-    """A headless Chromium for which `name` is at `address`:`port`, and nothing else exists."""
+def chromium(target: Target, name: str, neighbour: Target) -> Iterator[Browser]:
+    """A headless Chromium in a neighbour's network, for which `name` is the host under test, and nothing else exists.
+
+    A browser gives up what it waits for when an address of its machine comes or goes (net::ERR_NETWORK_CHANGED), as
+    they do on this one with every host of another scenario.
+    """
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
-            executable_path=shutil.which("chromium"),
+            executable_path=SECLUDED,
+            env={**os.environ, "NEIGHBOUR": neighbour.variables["lab_container"]},
             args=[
-                f"--host-resolver-rules=MAP {name}:443 {address}:{port}, MAP * ~NOTFOUND",
-                f"--ignore-certificate-errors-spki-list={_key_hash(address, port, name, ca_file)}",
+                f"--host-resolver-rules=MAP {name}:443 {target.variables['lab_address']}, MAP * ~NOTFOUND",
+                f"--ignore-certificate-errors-spki-list={_key_hash(target, name)}",
             ],
         )
         yield browser
         browser.close()
 
 
-def _key_hash(address: str, port: int, name: str, ca_file: Path) -> str:
+def _key_hash(target: Target, name: str) -> str:
     """The hash of the key of the certificate that is served, once it is verified."""
-    context = ssl.create_default_context(cafile=str(ca_file))
-    connection = socket.create_connection((address, port), TIMEOUT)
+    context = ssl.create_default_context(cafile=str(target.ca_file))
+    connection = socket.create_connection(target.at(443), TIMEOUT)
     with context.wrap_socket(connection, server_hostname=name) as channel:
         certificate = x509.load_der_x509_certificate(channel.getpeercert(binary_form=True) or b"")
     key = certificate.public_key().public_bytes(

@@ -19,7 +19,7 @@ from verification.probes import second_factor, xmpp
 from verification.probes.prosody_console import Prosody, User
 from verification.probes.second_factor import Factor
 from verification.probes.xmpp import Client
-from verification.targets import Target
+from verification.targets import Target, load
 
 KIT = Path(__file__).resolve().parents[3]
 Play = Callable[..., subprocess.CompletedProcess]
@@ -75,6 +75,12 @@ def member(host, target) -> Callable[..., Member]:
         return Member(target, jid, password)
 
     return made
+
+
+@pytest.fixture(scope="session")
+def clients(pytestconfig: pytest.Config) -> Target:
+    """The machine with the clients."""
+    return load(pytestconfig.getoption("ansible_inventory"), "client")
 
 
 @pytest.fixture

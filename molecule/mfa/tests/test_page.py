@@ -54,10 +54,10 @@ class Member:
 
 
 @pytest.fixture(scope="module")
-def browser(target) -> Iterator[Browser]:
+def browser(target, clients) -> Iterator[Browser]:
     """One Chromium for all the tests."""
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with chromium(*target.at(443), SITE, target.ca_file) as browser:
+    with chromium(target, SITE, clients) as browser:
         yield browser
 
 

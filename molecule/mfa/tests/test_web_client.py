@@ -57,7 +57,7 @@ def client() -> Path:
 
 
 @pytest.fixture
-def open_client(target, client) -> Iterator[Callable[[str, str], Page]]:
+def open_client(target, clients, client) -> Iterator[Callable[[str, str], Page]]:
     """A function that opens the client in a new window and logs in, as a person does."""
 
     def serve(route: Route) -> None:
@@ -70,7 +70,7 @@ def open_client(target, client) -> Iterator[Callable[[str, str], Page]]:
         else:
             route.abort()
 
-    with chromium(*target.at(443), SITE, target.ca_file) as browser:
+    with chromium(target, SITE, clients) as browser:
 
         def opened(jid: str, password: str) -> Page:
             context = browser.new_context(permissions=["local-network-access"])  # the host is on a private network
