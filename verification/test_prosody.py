@@ -228,12 +228,13 @@ def test_modules_that_guard_registration_are_loaded(host, target, evidence, modu
         pytest.param("account_actions", marks=pytest.mark.control("SPAM-04")),
         pytest.param("quotas", marks=pytest.mark.control("FLOOD-07")),
         pytest.param("room_rate", marks=pytest.mark.control("FLOOD-08")),
+        pytest.param("room_letters", marks=pytest.mark.control("SPAM-03")),
     ],
 )
 def test_modules_against_hostile_clients_are_loaded(host, target, evidence, module):
     if not host.file(f"{LIBRARY}/prosody-modules/mod_quotas.lua").exists:
         pytest.skip("not shown: the kit's modules are not on this host")
-    names = [each.muc if module == "room_rate" else each.domain for each in target.hosts]
+    names = [each.muc if module.startswith("room_") else each.domain for each in target.hosts]
     for name in filter(None, names):
         loaded = host.check_output("prosodyctl shell module list %s", name).split()
         assert module in loaded, f"{name}: mod_{module} is not loaded"

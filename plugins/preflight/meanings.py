@@ -468,6 +468,7 @@ MEANINGS: dict[str, Meaning] = {
     "prosody_s2s_rate": rate,
     "prosody_s2s_queue_size": between(10, 32_768, "stanzas"),
     "prosody_s2s_stanza_size": between(10_000, 100_000_000, "bytes (RFC 6120 section 13.12)"),
+    "prosody_server_calls_per_account": between(10, 100_000, "an hour"),
     "prosody_sessions_per_account": between(1, 10_000),
     "prosody_stanza_elements": between(100, 1_000_000),
     "prosody_stranger_recipients": between(1, 100_000, "people"),

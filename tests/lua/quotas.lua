@@ -11,7 +11,7 @@ local function new_quotas()
 	services = {};
 	return load_module("quotas", {
 		pep = pep, quotas_contacts = 3, quotas_contact_requests = 3, quotas_pep_nodes = 3, quotas_invitations = 3;
-		quotas_spam_reports = 3, quotas_offline_messages = 3;
+		quotas_spam_reports = 3, quotas_offline_messages = 3, quotas_server_calls = 3;
 	});
 end
 
@@ -121,4 +121,24 @@ test("reports are told within a bound, and blocking goes on", function()
 		if item:get_child("report", "urn:xmpp:reporting:1") then told = told + 1; end
 	end
 	expect(told, 3);
+end);
+
+test("an account has other servers called within a bound", function()
+	local quotas = new_quotas();
+	local function call(from, to, kind)
+		local sent = stanza("iq", { type = kind or "get", from = from, to = to });
+		return quotas.fire("route/remote", { stanza = sent, to_host = to });
+	end
+	for _, to in ipairs { "a.example", "b.example", "a.example", "c.example" } do
+		expect(call("bob@xmpp.example/phone", to), nil);
+	end
+	expect(call("bob@xmpp.example/laptop", "d.example"), true);
+	expect(quotas.sent[1].condition, "resource-constraint");
+	expect(call("bob@xmpp.example/phone", "d.example", "result"), true);
+	expect(#quotas.sent, 1);
+	expect(call("bob@xmpp.example/phone", "a.example"), nil);
+	expect(call("mia@xmpp.example/phone", "d.example"), nil);
+	expect(call("xmpp.example", "d.example"), nil);
+	clock = 3600;
+	expect(call("bob@xmpp.example/phone", "d.example"), nil);
 end);

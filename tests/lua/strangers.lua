@@ -157,3 +157,38 @@ test("people of ours address few strangers elsewhere, and all their contacts", f
 	local request = stanza("presence", { type = "subscribe", from = "bob@xmpp.example", to = "n7@far.example" });
 	expect(fate(strangers, request, "pre-presence/bare", "bob"), "policy-violation");
 end);
+
+test("links hide in no reason for an invitation", function()
+	local strangers = new_strangers();
+	local through_room = stanza("x", { xmlns = "http://jabber.org/protocol/muc#user" },
+		stanza("invite", { from = "eve@far.example" }, stanza("reason", nil, "see https://example.org")));
+	for _, child in ipairs {
+		stanza("x", { xmlns = "jabber:x:conference", jid = "den@rooms.far.example", reason = "see www.example.org" });
+		through_room;
+	} do
+		expect(fate(strangers, message({}, child)), "policy-violation");
+	end
+	local direct = stanza("x", { xmlns = "jabber:x:conference", jid = "den@rooms.far.example", reason = "come in" });
+	expect(fate(strangers, message({}, direct)), nil);
+end);
+
+test("what comes through a room is judged by who sends it", function()
+	local strangers = new_strangers();
+	rosters.bob = { [false] = { pending = {} }, ["mia@far.example"] = { subscription = "both" } };
+	local function letter(from, to, text)
+		local sent = message({ from = from .. "/x", to = "den@rooms.xmpp.example" }, body(text));
+		local origin = new_session();
+		local stopped = strangers.fire("strangers-letter", { origin = origin, stanza = sent, from = from, to = to });
+		expect(stopped or false, #origin.sent > 0);
+		return origin.sent[1] and origin.sent[1].condition;
+	end
+	local link = "https://example.org";
+	expect(letter("eve@far.example", "bob@xmpp.example", link), "policy-violation");
+	expect(letter("mia@far.example", "bob@xmpp.example", link), nil);
+	expect(letter("bob@xmpp.example", "bob@xmpp.example", link), nil);
+	for number = 1, 3 do expect(letter("eve@far.example", ("n%d@xmpp.example"):format(number)), nil); end
+	expect(letter("eve@far.example", "n4@xmpp.example"), "policy-violation");
+	for number = 1, 3 do expect(letter("bob@xmpp.example", ("n%d@far.example"):format(number), link), nil); end
+	expect(letter("bob@xmpp.example", "n4@far.example"), "policy-violation");
+	expect(letter("bob@xmpp.example", "mia@far.example"), nil);
+end);

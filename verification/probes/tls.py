@@ -209,7 +209,7 @@ class Channel:
         except ConnectionError:
             return b""
         except TimeoutError:
-            raise TimeoutError(f"not a word within {self.socket.gettimeout():g} s") from None
+            raise TimeoutError(f"not a word within {self.socket.gettimeout():.2g} s") from None
 
 
 def legacy_handshake(channel: Channel, version: str, ciphers: str) -> str:

@@ -11,7 +11,7 @@ from verification.probes.services import FORM, MUC, invite, join
 from verification.probes.xmpp import C2S, Client, StanzaError, StreamEnded
 
 # As the inventory has them.
-CONTACTS, REQUESTS, NODES, INVITATIONS, MESSAGES, WAITING = 10, 10, 10, 3, 100, 10
+CONTACTS, REQUESTS, NODES, INVITATIONS, MESSAGES, WAITING, CALLS = 10, 10, 10, 3, 100, 10, 40
 PUBSUB = "http://jabber.org/protocol/pubsub"
 COMMANDS = "http://jabber.org/protocol/commands"
 
@@ -76,6 +76,18 @@ def test_open_invitations_are_bounded(person, evidence):
     taken, refused = until_refused(alice, lambda _: command, INVITATIONS * 2, to=OPEN)
     evidence(f"{taken} invitations, then {refused}")
     assert (taken, refused.condition) == (INVITATIONS, "resource-constraint")
+
+
+@pytest.mark.control("FLOOD-07")
+def test_calls_of_other_servers_are_bounded(person, evidence):
+    alice = person()
+    for number in range(CALLS + 5):
+        alice.send(f"<iq type='get' id='c{number}' to='s{number}.far.example'><ping xmlns='urn:xmpp:ping'/></iq>")
+    settle(alice)
+    errors = {answer.get("id"): StanzaError(answer) for answer in alice.kept("iq")}
+    refused = [each for each, error in errors.items() if error.condition == "resource-constraint"]
+    evidence(f"questions to {CALLS + 5} servers -> {len(refused)} refused: {errors[refused[0]]}")
+    assert refused == [f"c{number}" for number in range(CALLS, CALLS + 5)]
 
 
 @pytest.mark.control("FLOOD-07")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
+from collections.abc import Iterator
 
 import pytest
 from conftest import GENTLE, OPEN, PEER, archived, arrives, refusal, send, settle, stranger
 
 from verification.probes.services import FORM, MUC, invite, join
-from verification.probes.xmpp import StanzaError
+from verification.probes.xmpp import Client, StanzaError
 
 TEXT = "<body>Hello there</body>"
 LINK = "<body>Look at https://example.org/offer</body>"
@@ -111,3 +113,52 @@ def test_people_of_ours_write_to_few_strangers(person, evidence, domain):
     evidence(f"{LIMIT + 2} people {domain}: held back {sorted(held)}, and the request: {StanzaError(requests[0])}")
     assert held == {LIMIT, LIMIT + 1}
     assert StanzaError(requests[0]).condition == "policy-violation"
+
+
+def letter(kind: str, to: str, text: str = TEXT) -> str:
+    """An invitation to a room, or the word that it is declined, which the room hands on."""
+    return f"{text}<x xmlns='{MUC}#user'><{kind} to='{to}'/></x>"
+
+
+@pytest.mark.control("SPAM-03")
+def test_an_invitation_through_a_room_is_its_author_s(person, evidence):
+    mallory, bob = person(GENTLE), person()
+    with room_of(mallory) as room:
+        error = refusal(mallory, room, letter("invite", bob.bare, LINK), "normal")
+        send(mallory, room, letter("invite", bob.bare), "normal")
+        invitation = bob.wait("message", from_=room)
+        sent = [refusal_or_none(mallory, room, letter("invite", f"n{n}@far.example")) for n in range(LIMIT)]
+    evidence(f"an invitation with a link -> {error}; without -> delivered; to the person no. {LIMIT + 1} -> {sent[-1]}")
+    assert error.condition == "policy-violation"
+    assert "https:" not in "".join(invitation.itertext())
+    assert [each and each.condition for each in sent] == [None] * (LIMIT - 1) + ["policy-violation"]
+
+
+@pytest.mark.control("SPAM-03")
+def test_nobody_declines_towards_people_who_have_no_part_in_the_room(person, peer, evidence):
+    alice, bob, server = person(GENTLE), person(), peer(f"conference.{GENTLE}")
+    with room_of(alice) as room:
+        held = [send(server, room, letter("decline", bob.bare), "normal", stranger()) for _ in range(2)]
+        held.append(send(server, room, letter("decline", alice.bare, LINK), "normal", stranger()))
+        taken = send(server, room, letter("decline", alice.bare), "normal", stranger())
+        arrives(alice, *held, last=taken)
+        assert bob.silent("message", from_=room)
+    evidence("a stranger declines towards who has no part in the room, or with a link -> not delivered")
+
+
+@contextlib.contextmanager
+def room_of(owner: Client) -> Iterator[str]:
+    """A new room of somebody, in which messages need no encryption."""
+    room = f"{uuid.uuid4()}@conference.{GENTLE}"
+    join(owner, room, "owner")
+    owner.iq("set", f"<query xmlns='{MUC}#owner'>{FORM}</x></query>", to=room)
+    yield room
+    owner.iq("set", f"<query xmlns='{MUC}#owner'><destroy/></query>", to=room)
+
+
+def refusal_or_none(sender: Client, to: str, payload: str) -> StanzaError | None:
+    """Send a message, and return why it came back, if it did."""
+    identifier = send(sender, to, payload, "normal")
+    settle(sender)
+    errors = [message for message in sender.kept("message") if message.get("id") == identifier]
+    return StanzaError(errors[0]) if errors else None

@@ -4,7 +4,8 @@
 -- (PEP), invitations that nobody has taken up. What would be over the limit comes back with an error; what is there
 -- already stays. Of messages for somebody who is away the archive has each, so those over the limit are not kept a
 -- second time for the next login, which hands out all at once. Reports of spam, of which each becomes a message to the
--- administrators, are bounded by the hour: over that, the reported one is blocked, and nobody is told.
+-- administrators, are bounded by the hour: over that, the reported one is blocked, and nobody is told. So are
+-- servers that an account has this one call: of each Prosody keeps a session, until it has answered or not for a while.
 --
 -- Options:
 --   quotas_contacts          integer, default 1000: entries of a roster
@@ -13,11 +14,12 @@
 --   quotas_invitations       integer, default 20: invitations that are good and not taken up
 --   quotas_offline_messages  integer, default 100: messages that wait for the next login
 --   quotas_spam_reports      integer, default 20: reports an hour
+--   quotas_server_calls      integer, default 300: other servers an hour to which there was no connection
 -- Events: iq/self/jabber:iq:roster:query, iq-set/self/urn:xmpp:blocking:block,
 --         iq/bare/http://jabber.org/protocol/pubsub:pubsub,
 --         iq-set/host/http://jabber.org/protocol/commands:command, message/offline/handle, pre-presence/bare,
---         pre-presence/full, presence/bare, presence/full.
--- Source: RFC 6121 section 2.3.3, XEP-0160, XEP-0163, XEP-0377, XEP-0401, CWE-770.
+--         pre-presence/full, presence/bare, presence/full, route/remote.
+-- Source: RFC 6121 section 2.3.3, XEP-0160, XEP-0163, XEP-0377, XEP-0401, CWE-406, CWE-770.
 
 local rostermanager = require "prosody.core.rostermanager";
 local cache = require "prosody.util.cache";
@@ -31,6 +33,7 @@ local pep_nodes = module:get_option_integer("quotas_pep_nodes", 200, 10);
 local invitations = module:get_option_integer("quotas_invitations", 20, 1);
 local offline_messages = module:get_option_integer("quotas_offline_messages", 100, 1);
 local spam_reports = module:get_option_integer("quotas_spam_reports", 20, 1);
+local server_calls = module:get_option_integer("quotas_server_calls", 300, 1);
 
 local before_others = 600; -- mod_adhoc is at 500
 
@@ -45,6 +48,27 @@ end
 local function refuse(event, text)
 	event.origin.send(st.error_reply(event.stanza, "cancel", "resource-constraint", text));
 	return true;
+end
+
+-- A function that counts what an account does, a thing that has a name once, and says whether that is within the
+-- number for an hour.
+local function new_allowance(most)
+	local records = cache.new(10000); -- username -> { since, number, known }
+	return function(username, name)
+		local record = records:get(username);
+		if not record or now() - record.since >= 3600 then
+			record = { since = now(), number = 0, known = {} };
+			records:set(username, record);
+		end
+		if name and record.known[name] then
+			return true;
+		elseif record.number >= most then
+			return false;
+		end
+		record.number = record.number + 1;
+		if name then record.known[name] = true; end
+		return true;
+	end
 end
 
 -- Contacts
@@ -144,17 +168,7 @@ end, after_push);
 
 -- Reports
 
-local reported = cache.new(10000); -- username -> { since, number }
-
-local function may_report(username)
-	local record = reported:get(username);
-	if not record or now() - record.since >= 3600 then
-		record = { since = now(), number = 0 };
-		reported:set(username, record);
-	end
-	record.number = record.number + 1;
-	return record.number <= spam_reports;
-end
+local may_report = new_allowance(spam_reports);
 
 module:hook("iq-set/self/urn:xmpp:blocking:block", function(event)
 	for item in event.stanza.tags[1]:childtags("item") do
@@ -165,3 +179,19 @@ module:hook("iq-set/self/urn:xmpp:blocking:block", function(event)
 		end
 	end
 end, before_others);
+
+-- Calls of other servers
+
+local may_call = new_allowance(server_calls);
+local between_open_and_new = -5; -- mod_s2s sends over an open connection at -1, and opens one at -10
+
+module:hook("route/remote", function(event)
+	local stanza = event.stanza;
+	local username = jid.node(stanza.attr.from);
+	if not username or may_call(username, event.to_host) then return; end
+	if stanza.attr.type ~= "error" and stanza.attr.type ~= "result" then
+		module:send(st.error_reply(stanza, "wait", "resource-constraint",
+			"You have reached out to too many servers. Try again in an hour."));
+	end
+	return true;
+end, between_open_and_new);

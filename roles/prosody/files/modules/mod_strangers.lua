@@ -10,7 +10,7 @@
 --   strangers_recipients  integer, default 20: people of this server whom one stranger may address within an hour, and
 --                         people elsewhere, not yet contacts, whom somebody of this server may
 -- Events: pre-message/bare, pre-message/full, pre-presence/bare, pre-presence/full, message/bare, message/full,
---         presence/bare, presence/full.
+--         presence/bare, presence/full; strangers-letter of mod_room_letters.
 -- Stores: strangers_written_to, map and keyval: whom an account has written to, and when (seconds since 1970).
 -- Source: XEP-0159, XEP-0205 section 3, RFC 6121 section 3.1.
 
@@ -19,16 +19,15 @@ local cache = require "prosody.util.cache";
 local jid = require "prosody.util.jid";
 local st = require "prosody.util.stanza";
 local now = require "prosody.util.time".now;
+local addressees = module:require "addressees";
 
 local links_allowed = module:get_option_boolean("strangers_links", false);
-local most = module:get_option_integer("strangers_recipients", 20, 1);
 
-local hour = 3600;
 local remembered = 200; -- people for each account
 local sentence = {
 	link = "Your message was not delivered: who should get it does not know you, so write without a link, "
 		.. "or ask to become a contact first.";
-	many = "Not delivered: you have addressed too many people who do not know you. Try again in an hour.";
+	many = addressees.sentence;
 };
 
 module:default_permission("prosody:admin", ":address-anybody");
@@ -56,6 +55,14 @@ local function has_link_in(text)
 	return false;
 end
 
+-- What an invitation to a room, or a word about it, gives as its reason (XEP-0045 section 7.8, XEP-0249).
+local function reason_of(message)
+	local direct = message:get_child("x", "jabber:x:conference");
+	local through_room = message:get_child("x", "http://jabber.org/protocol/muc#user");
+	local letter = through_room and (through_room:get_child("invite") or through_room:get_child("decline"));
+	return direct and direct.attr.reason or letter and letter:get_child_text("reason");
+end
+
 local function has_link(message)
 	for _, name in ipairs { "body", "subject" } do
 		for child in message:childtags(name) do -- one for each language
@@ -65,6 +72,7 @@ local function has_link(message)
 	for child in message:childtags("reference", "urn:xmpp:reference:0") do
 		if child.attr.type == "data" then return true; end
 	end
+	if has_link_in(reason_of(message)) then return true; end
 	local html = message:get_child("html", "http://jabber.org/protocol/xhtml-im");
 	return message:get_child("x", "jabber:x:oob") or message:get_child("file-sharing", "urn:xmpp:sfs:0")
 		or html and tostring(html):find("%f[%w]href=");
@@ -136,40 +144,11 @@ local function is_administrator(address)
 	return module:may(":address-anybody", address);
 end
 
--- How many are addressed
-
-local shared = module:shared("/*/strangers/addressed");
-shared.senders = shared.senders or cache.new(10000); -- bare JID -> { since, count, people }
-
-local function is_one_too_many(sender, recipient)
-	local record = shared.senders:get(sender);
-	if not record or now() - record.since >= hour then
-		record = { since = now(), count = 0, people = {} };
-		shared.senders:set(sender, record);
-	end
-	if record.people[recipient] then
-		return false;
-	elseif record.count < most then
-		record.people[recipient] = true;
-		record.count = record.count + 1;
-		return false;
-	end
-	return true;
-end
-
-local function tell_once(sender)
-	local record = shared.senders:get(sender);
-	if not record.told then
-		record.told = true;
-		module:log("warn", "%s has addressed %d people who do not know it within an hour, and goes on", sender, most);
-	end
-end
-
 -- The handlers
 
 local function hold_back(event, sender, kind, reason)
 	if is_administrator(sender) then return; end
-	if reason == "many" then tell_once(sender); end
+	if reason == "many" then addressees.tell_once(sender); end
 	event.origin.send(st.error_reply(event.stanza, kind, "policy-violation", sentence[reason]));
 	return true;
 end
@@ -183,6 +162,15 @@ local function bare_and_parts(address)
 	return jid.join(node, host), node, host;
 end
 
+-- What becomes of what somebody sends whom the recipient does not know.
+local function judge_unknown(event, from, to)
+	if event.stanza.name == "message" and not links_allowed and has_link(event.stanza) then
+		return hold_back(event, from, "modify", "link");
+	elseif addressees.is_one_too_many(from, to) then
+		return hold_back(event, from, "wait", "many");
+	end
+end
+
 local function judge_incoming(event)
 	local stanza = event.stanza;
 	local from, from_node, from_host = bare_and_parts(stanza.attr.from);
@@ -190,9 +178,18 @@ local function judge_incoming(event)
 	if not to or from == to or is_service(from_node, from_host) or knows(username, from, from_host)
 		or is_answer_or_event(stanza) or has_joined(stanza.attr.to, from) then
 		return;
-	elseif stanza.name == "message" and not links_allowed and has_link(stanza) then
-		return hold_back(event, from, "modify", "link");
-	elseif is_one_too_many(from, to) then
+	end
+	return judge_unknown(event, from, to);
+end
+
+local function is_contact(username, address)
+	local contact = rostermanager.load_roster(username, module.host)[address];
+	return contact and contact.subscription ~= "none";
+end
+
+-- What becomes of what one of ours sends to somebody elsewhere.
+local function judge_departing(event, from, to)
+	if addressees.is_one_too_many(from, to) then
 		return hold_back(event, from, "wait", "many");
 	end
 end
@@ -204,14 +201,24 @@ local function judge_outgoing(event)
 		return;
 	end
 	local from = jid.join(username, module.host);
-	local contact = rostermanager.load_roster(username, module.host)[to];
-	if contact and contact.subscription ~= "none" or to == from then
+	if to == from or is_contact(username, to) then
 		return;
-	elseif not prosody.hosts[to_host] and is_one_too_many(from, to) and hold_back(event, from, "wait", "many") then
+	elseif not prosody.hosts[to_host] and judge_departing(event, from, to) then
 		return true;
 	elseif stanza.name == "message" and not list_of(username)[to] and is_written(stanza) then
 		remember(username, to);
 	end
+end
+
+-- Somebody writes through a room of ours, to one of ours or as one of ours.
+local function judge_letter(event)
+	local from, to = event.from, event.to;
+	local from_node, from_host = jid.split(from);
+	local to_node, to_host = jid.split(to);
+	if to_host == module.host then
+		return from ~= to and not knows(to_node, from, from_host) and judge_unknown(event, from, to) or nil;
+	end
+	return not is_contact(from_node, to) and judge_departing(event, from, to) or nil;
 end
 
 local function of_requests(judge)
@@ -229,3 +236,4 @@ for _, kind in ipairs { "bare", "full" } do
 	module:hook("pre-message/" .. kind, judge_outgoing, before_archiving);
 	module:hook("pre-presence/" .. kind, of_requests(judge_outgoing), before_archiving);
 end
+module:hook("strangers-letter", judge_letter);
