@@ -10,12 +10,33 @@ import pytest
 from attacks.members import ping
 from attacks.stage import Victim
 
+from verification.probes.prosody_console import Prosody
+
 SESSIONS = 10  # of one account, which floods
 AT_ONCE = 100  # messages of each
 ROUNDS = 5
 FEW, MANY = 30, 100  # messages that are handled while somebody's ping waits: with turns, and without
 MORE = 1000  # messages of each session, which are not handled before it has hung up
 CALM, SECONDS = 0.2, 20.0  # share of a processor, and how soon
+TIMES = 4  # as many messages between two runs of a timer, without turns
+
+# Counts the messages that are handled between two runs of a timer that is due a hundred times a second.
+COUNT = """
+    local count, timer = { now = 0, most = 0 }, require "prosody.util.timer"
+    local function add() count.now = count.now + 1 end
+    local function look()
+        count.most, count.now = math.max(count.most, count.now), 0
+        return 0.01
+    end
+    local events, task = prosody.hosts["%s"].events, timer.add_task(0.01, look)
+    events.add_handler("pre-message/full", add, 1000)
+    function prosody.stop_counting()
+        events.remove_handler("pre-message/full", add)
+        timer.stop(task)
+        return math.max(count.most, count.now)
+    end
+    return true
+"""
 
 
 def handled_meanwhile(victim: Victim) -> int:
@@ -63,6 +84,31 @@ def test_a_ping_has_its_turn_in_the_midst_of_a_flood(victims, evidence):
     )
     assert ours <= FEW
     assert stock >= MANY, "a stock server shows no difference: this test proves nothing"
+
+
+def handled_between_timers(victim: Victim) -> int:
+    """How many messages of a flood are handled before a timer has its turn; the most of all rounds."""
+    prosody = Prosody(victim.host)
+    with contextlib.ExitStack() as sessions:
+        bob = sessions.enter_context(victim.log_in("bob", victim.office))
+        carols = [sessions.enter_context(victim.log_in("carol")) for _ in range(SESSIONS)]
+        flood = f"<message to='{bob.jid}' type='chat'><body>flood</body></message>" * AT_ONCE
+        prosody.run(" ".join((COUNT % victim.domain).split()))
+        for _ in range(ROUNDS):
+            for carol in carols:
+                carol.send(flood)
+            for carol in carols:
+                carol.iq("get", "<ping xmlns='urn:xmpp:ping'/>", to=victim.domain)
+        (most,) = prosody.run("return prosody.stop_counting()")
+        return most
+
+
+@pytest.mark.control("FLOOD-21")
+def test_timers_have_their_turn_in_the_midst_of_a_flood(victims, evidence):
+    ours, stock = (handled_between_timers(victims[name]) for name in ("ours", "stock"))
+    evidence(f"between two runs of a timer at most {ours} messages of a flood are handled; by a stock server {stock}")
+    assert stock >= MANY, "a stock server shows no difference: this test proves nothing"
+    assert ours * TIMES <= stock
 
 
 @pytest.mark.control("FLOOD-21")

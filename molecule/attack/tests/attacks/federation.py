@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 from verification.probes import forgery, xmpp
 from verification.probes.tls import Refused
-from verification.probes.xmpp import Refusal, StreamEnded
+from verification.probes.xmpp import Refusal, StanzaError, StreamEnded
 
 from .catalogue import GIVES_IN, WITHSTANDS, Succeeded, attack, judge
 from .stage import Origin, Victim
@@ -149,6 +149,18 @@ def queue_for_nobody(victim: Victim) -> str:
         carol.iq("get", "<ping xmlns='urn:xmpp:ping'/>", to=victim.domain, timeout=60)
         kept = number - len(carol.kept("message"))
     return judge(0 < kept <= bound, f"{kept} wait in memory")
+
+
+@attack("3 000 questions to as many servers", "FLOOD-07", stock=GIVES_IN)
+def many_calls(victim: Victim) -> str:
+    number, bound, run = 3_000, 300, uuid.uuid4().hex[:6]
+    with victim.log_in("bob") as bob:
+        question = "<ping xmlns='urn:xmpp:ping'/></iq>"
+        bob.send("".join(f"<iq type='get' id='{n}' to='{run}-{n}.example'>{question}" for n in range(number)))
+        bob.iq("get", "<ping xmlns='urn:xmpp:ping'/>", to=victim.domain, timeout=60)
+        refused = [answer for answer in bob.kept("iq") if StanzaError(answer).condition == "resource-constraint"]
+    called = number - len(refused)
+    return judge(called <= bound, f"{called} are called")
 
 
 @contextlib.contextmanager

@@ -16,8 +16,9 @@ from .stage import Victim
 
 PUBSUB = "http://jabber.org/protocol/pubsub"
 DISCO = "<query xmlns='http://jabber.org/protocol/disco#info'/>"
-REST_SECONDS = 1
+REST_SECONDS = 2
 FLOOD_SECONDS = 3
+PAUSE = 0.1  # seconds between two requests of a neighbour, who behaves: docs/limits.md has the allowance
 RECOVERY = 5.0  # seconds
 SLOWER = 2.0  # times the time at rest that people do not notice
 MEMORY = 64  # MiB that an attack may cost, with those that run beside it
@@ -36,7 +37,7 @@ def trips(client: Client, seconds: float) -> list[float]:
     found, deadline = [], time.monotonic() + seconds
     while time.monotonic() < deadline:
         found.append(ping(client))
-        time.sleep(0.02)
+        time.sleep(PAUSE)
     return found
 
 
@@ -49,6 +50,7 @@ def flood(victim: Victim, stanza: Callable[[int], str], number: int) -> str:
     """What a member's flood costs somebody of the office, beside the moments before. Raises Succeeded, Slowed."""
     text, ended = "".join(map(stanza, range(number))), []
     with victim.log_in("alice", victim.office) as alice, victim.log_in("bob") as bob:
+        alice.send("<presence/>")
         before = victim.memory()
         rest = trips(alice, REST_SECONDS)
 

@@ -7,9 +7,9 @@ import time
 import uuid
 
 from verification.probes.services import FORM, MUC, invite, join
-from verification.probes.xmpp import Client
+from verification.probes.xmpp import Client, StanzaError
 
-from .catalogue import GIVES_IN, WITHSTANDS, attack, judge, refusal
+from .catalogue import GIVES_IN, WITHSTANDS, Succeeded, attack, judge, refusal
 from .stage import Victim
 
 LIMIT = 150  # of 200
@@ -98,3 +98,31 @@ def arrivals(client: Client, nick: str, seconds: float) -> int:
         with contextlib.suppress(TimeoutError):
             seen += client.wait("presence", timeout=left, from_=nick).get("type") is None
     return seen
+
+
+def letter(kind: str, to: str) -> str:
+    """A link in what a room hands on to somebody."""
+    return f"<body>Look at https://example.org/offer</body><x xmlns='{MUC}#user'><{kind} to='{to}'/></x></message>"
+
+
+@attack("A link to somebody unknown, as an invitation to a room", "SPAM-03", stock=GIVES_IN)
+def invitation_spam(victim: Victim) -> str:
+    name = str(uuid.uuid4())
+    with victim.log_in("bob", victim.office) as bob, victim.log_in("carol") as carol, room(victim, carol) as address:
+        bob.send("<presence/>")
+        carol.send(f"<message to='{address}' id='{name}'>{letter('invite', bob.bare)}")
+        if not bob.silent("message", id=name):
+            raise Succeeded("delivered in the name of the room")
+        return str(StanzaError(carol.wait("message", id=name)))
+
+
+@attack("The same from another server, as if an invitation were declined", "SPAM-03", stock=GIVES_IN)
+def decline_spam(victim: Victim) -> str:
+    name = str(uuid.uuid4())
+    with victim.log_in("alice", victim.office) as alice, victim.log_in("bob", victim.office) as bob:
+        bob.send("<presence/>")
+        with room(victim, alice) as address, victim.trusted_peer() as peer:
+            peer.send(f"<message to='{address}' from='m@{peer.sender}' id='{name}'>{letter('decline', bob.bare)}")
+            if not bob.silent("message", id=name):
+                raise Succeeded("delivered in the name of the room")
+            return "not delivered"
