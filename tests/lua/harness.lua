@@ -23,7 +23,9 @@ watched = nil; -- what net.server watches last: { open =, run = }
 
 -- util.stanza, as far as the modules use it
 local stanza_mt = {};
-stanza_mt.__index = stanza_mt;
+function stanza_mt.__index(self, key)
+	return stanza_mt[key] or rawget(self, "children")[key];
+end
 
 function stanza(name, attr, ...)
 	return setmetatable({ name = name, attr = attr or {}, children = { ... }, last = {} }, stanza_mt);
@@ -101,8 +103,8 @@ function stanza_mt:get_text()
 	return type(self.children[1]) == "string" and self.children[1] or nil;
 end
 
-function stanza_mt:get_child_text(name)
-	local child = self:get_child(name);
+function stanza_mt:get_child_text(name, xmlns)
+	local child = self:get_child(name, xmlns);
 	return child and child:get_text();
 end
 

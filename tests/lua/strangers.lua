@@ -192,3 +192,29 @@ test("what comes through a room is judged by who sends it", function()
 	expect(letter("bob@xmpp.example", "n4@far.example"), "policy-violation");
 	expect(letter("bob@xmpp.example", "mia@far.example"), nil);
 end);
+
+test("links hide in nothing that a client may show", function()
+	local strangers = new_strangers();
+	local form = { xmlns = "jabber:x:data" };
+	for _, child in ipairs {
+		stanza("x", form, stanza("field", { var = "a" }, stanza("value", nil, "https://example.org")));
+		stanza("confirm", { xmlns = "http://jabber.org/protocol/http-auth", url = "https://example.org" });
+		stanza("nick", { xmlns = "http://jabber.org/protocol/nick" }, "www.example.org");
+	} do
+		expect(fate(strangers, message({}, child)), "policy-violation");
+	end
+	local type = stanza("field", { var = "FORM_TYPE" }, stanza("value", nil, "http://jabber.org/protocol/muc#request"));
+	expect(fate(strangers, message({}, stanza("x", form, type))), nil);
+end);
+
+test("requests have no links", function()
+	local strangers = new_strangers();
+	local function ask(...)
+		local request = stanza("presence", { type = "subscribe", from = "eve@far.example", to = "bob@xmpp.example" }, ...);
+		return fate(strangers, request, "presence/bare");
+	end
+	expect(ask(stanza("status", nil, "see https://example.org")), "policy-violation");
+	expect(ask(stanza("nick", { xmlns = "http://jabber.org/protocol/nick" }, "www.example.org")), "policy-violation");
+	expect(ask(stanza("c", { xmlns = "http://jabber.org/protocol/caps", node = "https://client.example" })), nil);
+	expect(ask(stanza("status", nil, "it is me")), nil);
+end);

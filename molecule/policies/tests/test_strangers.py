@@ -24,6 +24,9 @@ LINKS = {
     "beside the text": f"{TEXT}<x xmlns='jabber:x:oob'><url>https://example.org/</url></x>",
     "in formatted text": f"{TEXT}<html xmlns='http://jabber.org/protocol/xhtml-im'>"
     "<body xmlns='http://www.w3.org/1999/xhtml'><a href='https://example.org/'>here</a></body></html>",
+    "in a form": f"{TEXT}<x xmlns='jabber:x:data' type='form'><instructions>https://example.org/</instructions></x>",
+    "to be confirmed": f"{TEXT}<confirm xmlns='http://jabber.org/protocol/http-auth' id='1' method='GET'"
+    " url='https://example.org/'/>",
 }
 LIMIT = 5  # people, as the inventory has it
 
@@ -36,6 +39,16 @@ def test_links_of_strangers_come_back(enter, evidence, form):
     evidence(f"{form} from a stranger -> {error}")
     assert error.condition == "policy-violation"
     assert "does not know you" in str(error)
+
+
+@pytest.mark.control("SPAM-03")
+def test_requests_of_strangers_have_no_links(enter, evidence):
+    mallory, bob = enter(f"mallory@{OPEN}"), enter(f"bob@{OPEN}")
+    mallory.send(f"<presence type='subscribe' to='{bob.bare}'><status>https://example.org</status></presence>")
+    error = StanzaError(mallory.wait("presence", type="error"))
+    evidence(f"a request to become a contact, with a link -> {error}")
+    assert error.condition == "policy-violation"
+    assert not [asked for asked in bob.kept("presence") if asked.get("type") == "subscribe"]
 
 
 @pytest.mark.control("SPAM-03")

@@ -1,4 +1,4 @@
--- Holds back what strangers send like spammers do: messages with links, and messages or requests to very many people.
+-- Holds back what strangers send like spammers do: messages and requests with links, or to very many people.
 --
 -- A stranger is who is neither on the roster of the one written to, nor was written to by that one first. Rooms that
 -- somebody has joined are none, nor are this server, its services and its administrators. What is held back is not
@@ -27,6 +27,7 @@ local remembered = 200; -- people for each account
 local sentence = {
 	link = "Your message was not delivered: who should get it does not know you, so write without a link, "
 		.. "or ask to become a contact first.";
+	link_in_request = "Your request was not delivered: who should get it does not know you, so make it without a link.";
 	many = addressees.sentence;
 };
 
@@ -63,19 +64,43 @@ local function reason_of(message)
 	return direct and direct.attr.reason or letter and letter:get_child_text("reason");
 end
 
-local function has_link(message)
-	for _, name in ipairs { "body", "subject" } do
-		for child in message:childtags(name) do -- one for each language
-			if has_link_in(child:get_text()) then return true; end
+local leads_somewhere = { href = true, uri = true, url = true };
+
+-- Whatever else it is that a client may show: a form, a file, a request to confirm (XEP-0070), what a link is about.
+local function has_address_in(element)
+	if element.name == "field" and element.attr.var == "FORM_TYPE" then return false; end -- the name of a protocol
+	for name, value in pairs(element.attr) do
+		if leads_somewhere[name] and value:find("://", 1, true) then return true; end
+	end
+	for _, child in ipairs(element) do
+		if type(child) == "string" then
+			if child:find("://", 1, true) then return true; end
+		elseif has_address_in(child) then
+			return true;
 		end
 	end
+	return false;
+end
+
+local function leads_away(message)
 	for child in message:childtags("reference", "urn:xmpp:reference:0") do
 		if child.attr.type == "data" then return true; end
 	end
-	if has_link_in(reason_of(message)) then return true; end
 	local html = message:get_child("html", "http://jabber.org/protocol/xhtml-im");
 	return message:get_child("x", "jabber:x:oob") or message:get_child("file-sharing", "urn:xmpp:sfs:0")
-		or html and tostring(html):find("%f[%w]href=");
+		or html and tostring(html):find("%f[%w]href=") or has_address_in(message);
+end
+
+local function has_link(sent)
+	for _, name in ipairs { "body", "subject", "status" } do
+		for child in sent:childtags(name) do -- one for each language
+			if has_link_in(child:get_text()) then return true; end
+		end
+	end
+	if has_link_in(sent:get_child_text("nick", "http://jabber.org/protocol/nick")) or has_link_in(reason_of(sent)) then
+		return true;
+	end
+	return sent.name == "message" and leads_away(sent);
 end
 
 -- Who knows whom
@@ -164,8 +189,8 @@ end
 
 -- What becomes of what somebody sends whom the recipient does not know.
 local function judge_unknown(event, from, to)
-	if event.stanza.name == "message" and not links_allowed and has_link(event.stanza) then
-		return hold_back(event, from, "modify", "link");
+	if not links_allowed and has_link(event.stanza) then
+		return hold_back(event, from, "modify", event.stanza.name == "message" and "link" or "link_in_request");
 	elseif addressees.is_one_too_many(from, to) then
 		return hold_back(event, from, "wait", "many");
 	end
