@@ -99,8 +99,8 @@ function stanza_mt:get_child(name, xmlns)
 	return self:childtags(name, xmlns)();
 end
 
-function stanza_mt:get_text()
-	return type(self.children[1]) == "string" and self.children[1] or nil;
+function stanza_mt:get_text() -- as Prosody does it: nil beside elements
+	return #self.children == 1 and type(self.children[1]) == "string" and self.children[1] or nil;
 end
 
 function stanza_mt:get_child_text(name, xmlns)
@@ -162,6 +162,7 @@ function jid.split(address)
 	return node, host, resource ~= "" and resource or nil;
 end
 function jid.bare(address) return address and address:match("^[^/]*"); end
+function jid.resource(address) return (select(3, jid.split(address))); end
 function jid.node(address) return (jid.split(address)); end
 function jid.host(address) return (select(2, jid.split(address))); end
 function jid.prep(address) return address and address:lower(); end

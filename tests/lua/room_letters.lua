@@ -1,5 +1,5 @@
 local user = "http://jabber.org/protocol/muc#user";
-local letters; -- fired at the virtual host
+local letters, names; -- fired at the virtual host, and of whom the last one told
 
 local function load_letters()
 	letters = {};
@@ -7,6 +7,7 @@ local function load_letters()
 	prosody.hosts["xmpp.example"].events = {
 		fire_event = function(event, data)
 			table.insert(letters, ("%s %s %s"):format(event, data.from, data.to));
+			names = data.name;
 			if data.from == "eve@far.example" then return true; end
 		end;
 	};
@@ -15,7 +16,10 @@ end
 
 local room = { jid = "den@rooms.xmpp.example" };
 function room.get_affiliation(_, address) return address == "mia@xmpp.example" and "owner" or nil; end
-function room.each_occupant() return pairs { ["den@rooms.xmpp.example/bob"] = { bare_jid = "bob@xmpp.example" } }; end
+local occupants = { ["den@rooms.xmpp.example/bob"] = { bare_jid = "bob@xmpp.example" } };
+function room.each_occupant() return pairs(occupants); end
+function room.get_occupant_by_nick(_, nick) return occupants[nick]; end
+function room.get_occupant_jid(_, full) return full == "bob@xmpp.example/x" and "den@rooms.xmpp.example/bob" or nil; end
 
 local function fate(module, kind, from, to)
 	local letter = stanza(kind, { to = to }, stanza("reason", nil, "come in"));
@@ -31,6 +35,7 @@ test("the virtual host of who is invited judges, or that of who invites", functi
 	expect(fate(module, "invite", "bob@xmpp.example/x", "ann@far.example"), nil);
 	expect(letters[1], "strangers-letter pia@far.example ann@xmpp.example");
 	expect(letters[2], "strangers-letter bob@xmpp.example ann@far.example");
+	expect(names, "x bob");
 	expect(fate(module, "invite", "eve@far.example/x", "ann@xmpp.example"), true);
 end);
 
@@ -58,8 +63,19 @@ test("only who has to do with the room hears of what is declined", function()
 	expect(condition, "item-not-found");
 end);
 
-test("to who is in the room by the name there it is handed on", function()
+test("who is in the room may be named by the name there", function()
 	local module = load_letters();
-	expect(fate(module, "decline", "eve@far.example/x", "den@rooms.xmpp.example/bob"), nil);
-	expect(#letters, 0);
+	expect(fate(module, "decline", "pia@far.example/x", "den@rooms.xmpp.example/bob"), nil);
+	expect(letters[1], "strangers-letter pia@far.example bob@xmpp.example");
+	local stopped, condition = fate(module, "decline", "pia@far.example/x", "den@rooms.xmpp.example/ann");
+	expect(stopped, true);
+	expect(condition, "item-not-found");
+end);
+
+test("services of ours are no strangers", function()
+	local module = load_letters();
+	prosody.hosts["bot.xmpp.example"] = { type = "component" };
+	for number = 1, 5 do
+		expect(fate(module, "invite", "bot.xmpp.example/x", ("n%d@third.example"):format(number)), nil);
+	end
 end);

@@ -39,7 +39,8 @@ end);
 test("text without a link passes", function()
 	local strangers = new_strangers();
 	for _, text in ipairs {
-		"hello", "and/or", "at 10:30", "e.g. this. That", "note: yes", "1.5/2", "wwwhat", "mia@far.example/x";
+		"hello", "and/or", "at 10:30", "e.g. this. That", "note: yes", "1.5/2", "wwwhat", "mia@far.example/x", "so.Why?";
+		"[This is an OMEMO encrypted message: https://conversations.im/omemo]";
 	} do
 		expect(fate(strangers, message({}, body(text))), nil);
 	end
@@ -136,7 +137,7 @@ test("errors and events of PubSub are not counted, other presence is not looked 
 	for number = 1, 5 do
 		local to = ("n%d@xmpp.example"):format(number);
 		expect(fate(strangers, message({ to = to }, event)), nil);
-		expect(fate(strangers, message({ to = to, type = "error" }, body())), nil);
+		expect(fate(strangers, message({ to = to, type = "error" }, stanza("error"))), nil);
 		expect(fate(strangers, stanza("presence", { from = "eve@far.example", to = to }), "presence/bare"), nil);
 	end
 end);
@@ -200,10 +201,17 @@ test("links hide in nothing that a client may show", function()
 		stanza("x", form, stanza("field", { var = "a" }, stanza("value", nil, "https://example.org")));
 		stanza("confirm", { xmlns = "http://jabber.org/protocol/http-auth", url = "https://example.org" });
 		stanza("nick", { xmlns = "http://jabber.org/protocol/nick" }, "www.example.org");
+		stanza("body", nil, "www.", stanza("x", { xmlns = "a" }), "example.org"), stanza("a", nil, body("t.me/offer"));
+		stanza("body", nil, stanza("field", { var = "FORM_TYPE", type = "hidden" }, "https://example.org"));
+		stanza("x", form, stanza("field", { label = "www.example.org" }));
+		stanza("html", { xmlns = "http://jabber.org/protocol/xhtml-im" }, stanza("img", { src = "https://example.org" }));
+		body("me@far.example,t.me/offer"), body("(eve@far.example)t.me/offer"), body("example.org:443/offer");
+		body("t.me?start=1"), body("192.0.2.1/x"), body("xn--e1afmkfd.xn--p1ai/x"), body("пример.рф/x");
 	} do
 		expect(fate(strangers, message({}, child)), "policy-violation");
 	end
-	local type = stanza("field", { var = "FORM_TYPE" }, stanza("value", nil, "http://jabber.org/protocol/muc#request"));
+	local type = stanza("field", { var = "FORM_TYPE", type = "hidden" },
+		stanza("value", nil, "http://jabber.org/protocol/muc#request"));
 	expect(fate(strangers, message({}, stanza("x", form, type))), nil);
 end);
 
@@ -217,4 +225,23 @@ test("requests have no links", function()
 	expect(ask(stanza("nick", { xmlns = "http://jabber.org/protocol/nick" }, "www.example.org")), "policy-violation");
 	expect(ask(stanza("c", { xmlns = "http://jabber.org/protocol/caps", node = "https://client.example" })), nil);
 	expect(ask(stanza("status", nil, "it is me")), nil);
+end);
+
+test("an event of PubSub carries no message", function()
+	local strangers, link = new_strangers(), body("https://example.org");
+	local event = stanza("event", { xmlns = "http://jabber.org/protocol/pubsub#event" });
+	expect(fate(strangers, message({}, event, link)), "policy-violation");
+	expect(fate(strangers, message({ type = "error" }, link)), "policy-violation");
+end);
+
+test("names in a letter are looked at, those of domains and of our services are not judged", function()
+	local strangers = new_strangers();
+	local function letter(from, to, name)
+		local data = { origin = new_session(), stanza = message({}, body()), from = from, to = to, name = name };
+		return strangers.fire("strangers-letter", data);
+	end
+	expect(letter("eve@far.example", "bob@xmpp.example", "see https://example.org eve"), true);
+	expect(letter("eve@far.example", "xmpp.example", "see https://example.org"), nil);
+	prosody.hosts["bot.xmpp.example"] = { type = "component" };
+	expect(letter("bot.xmpp.example", "bob@xmpp.example", "https://example.org"), nil);
 end);

@@ -27,7 +27,13 @@ LINKS = {
     "in a form": f"{TEXT}<x xmlns='jabber:x:data' type='form'><instructions>https://example.org/</instructions></x>",
     "to be confirmed": f"{TEXT}<confirm xmlns='http://jabber.org/protocol/http-auth' id='1' method='GET'"
     " url='https://example.org/'/>",
+    "beside an event": f"{LINK}<event xmlns='http://jabber.org/protocol/pubsub#event'/>",
+    "around an element": "<body>www.<x xmlns='urn:example:x'/>example.org</body>",
 }
+OMEMO = (
+    "<body>I sent you an OMEMO encrypted message. See https://conversations.im/omemo</body>"
+    "<encrypted xmlns='eu.siacs.conversations.axolotl'><header sid='1'/><payload>bm8gbGluaw==</payload></encrypted>"
+)
 LIMIT = 5  # people, as the inventory has it
 
 
@@ -60,6 +66,13 @@ def test_there_is_no_way_around_by_the_resource(enter, peer, evidence, resource)
     arrives(bob, held, last=taken)
     assert not archived(bob, held)
     evidence(f"from {PEER} to {resource}: text -> delivered, link -> neither delivered nor archived")
+
+
+@pytest.mark.control("SPAM-03")
+def test_the_first_encrypted_message_is_delivered(person, evidence):
+    alice, bob = person(), person()
+    bob.wait("message", id=send(alice, bob.bare, OMEMO))
+    evidence("an OMEMO message of a stranger, with the link that clients put beside it -> delivered")
 
 
 @pytest.mark.control("SPAM-03")
@@ -152,9 +165,10 @@ def test_nobody_declines_towards_people_who_have_no_part_in_the_room(person, pee
     alice, bob, server = person(GENTLE), person(), peer(f"conference.{GENTLE}")
     with room_of(alice) as room:
         held = [send(server, room, letter("decline", bob.bare), "normal", stranger()) for _ in range(2)]
-        held.append(send(server, room, letter("decline", alice.bare, LINK), "normal", stranger()))
-        taken = send(server, room, letter("decline", alice.bare), "normal", stranger())
-        arrives(alice, *held, last=taken)
+        for name in (alice.bare, f"{room}/owner"):
+            held.append(send(server, room, letter("decline", name, LINK), "normal", stranger()))
+            taken = send(server, room, letter("decline", name), "normal", stranger())
+            arrives(alice, *held, last=taken)
         assert bob.silent("message", from_=room)
     evidence("a stranger declines towards who has no part in the room, or with a link -> not delivered")
 

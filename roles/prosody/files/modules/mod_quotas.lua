@@ -5,7 +5,8 @@
 -- already stays. Of messages for somebody who is away the archive has each, so those over the limit are not kept a
 -- second time for the next login, which hands out all at once. Reports of spam, of which each becomes a message to the
 -- administrators, are bounded by the hour: over that, the reported one is blocked, and nobody is told. So are
--- servers that an account has this one call: of each Prosody keeps a session, until it has answered or not for a while.
+-- other servers that an account makes this one connect to: of each Prosody keeps a session until it answers, or has not
+-- for a while. Answers do not count, or strangers would use up what somebody may.
 --
 -- Options:
 --   quotas_contacts          integer, default 1000: entries of a roster
@@ -186,12 +187,10 @@ local may_call = new_allowance(server_calls);
 local between_open_and_new = -5; -- mod_s2s sends over an open connection at -1, and opens one at -10
 
 module:hook("route/remote", function(event)
-	local stanza = event.stanza;
-	local username = jid.node(stanza.attr.from);
-	if not username or may_call(username, event.to_host) then return; end
-	if stanza.attr.type ~= "error" and stanza.attr.type ~= "result" then
-		module:send(st.error_reply(stanza, "wait", "resource-constraint",
-			"You have reached out to too many servers. Try again in an hour."));
-	end
+	local origin, stanza = event.origin, event.stanza;
+	local is_own = origin and origin.type == "c2s" and stanza.attr.type ~= "error" and stanza.attr.type ~= "result";
+	if not is_own or may_call(origin.username, event.to_host) then return; end
+	origin.send(st.error_reply(stanza, "wait", "resource-constraint",
+		"You have reached out to too many servers. Try again in an hour."));
 	return true;
 end, between_open_and_new);

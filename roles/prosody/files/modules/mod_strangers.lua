@@ -3,7 +3,7 @@
 -- A stranger is who is neither on the roster of the one written to, nor was written to by that one first. Rooms that
 -- somebody has joined are none, nor are this server, its services and its administrators. What is held back is not
 -- kept: it comes back with the error policy-violation and a sentence, and its author may ask to become a contact.
--- An encrypted message shows the server no links; that of how many people are addressed holds for it as well.
+-- An encrypted message shows the server no links; how many people are addressed is bounded for it as well.
 --
 -- Options:
 --   strangers_links       boolean, default false: whether messages of strangers may have links
@@ -42,65 +42,83 @@ local signs = {
 	["xmpp:"] = "%f[%w]xmpp:%S";
 	["mailto:"] = "%f[%w]mailto:%S";
 };
+local letter = "[%a\128-\255]"; -- of any language, in UTF-8
+local paths = { "%.([%w\128-\255-]+):?%d*/%S", "%.([%w\128-\255-]+):?%d*[?#]%w" }; -- and the last label of the name
+local path_of_a_number = "%f[%d]%d+%.%d+%.%d+%.%d+:?%d*/%S"; -- an IP address
+local address_of_a_session = "^[%w._%%+-]+@[%w.-]+/[^/]*$"; -- is none
+
+local function has_path(word)
+	if word:find(address_of_a_session) then return false; end
+	for _, path in ipairs(paths) do
+		local label = word:match(path);
+		if label and label:find(letter) then return true; end
+	end
+	return word:find(path_of_a_number) ~= nil;
+end
+
+-- What many clients write where one without OMEMO would show an empty message.
+local fallback = "https://conversations.im/omemo";
 
 local function has_link_in(text)
-	text = text and text:lower() or "";
+	text = (text or ""):lower():gsub(fallback, "", 1);
 	for sign, link in pairs(signs) do
 		if text:find(sign, 1, true) and text:find(link) then return true; end
 	end
-	if text:find("/", 1, true) then
+	if text:find("[/?#]") then
 		for word in text:gmatch("%S+") do
-			if word:find("%w%.%a%a+/%S") and not word:find("^[^/]*@") then return true; end -- an address is no link
+			if has_path(word) then return true; end
 		end
 	end
 	return false;
 end
 
--- What an invitation to a room, or a word about it, gives as its reason (XEP-0045 section 7.8, XEP-0249).
-local function reason_of(message)
-	local direct = message:get_child("x", "jabber:x:conference");
-	local through_room = message:get_child("x", "http://jabber.org/protocol/muc#user");
-	local letter = through_room and (through_room:get_child("invite") or through_room:get_child("decline"));
-	return direct and direct.attr.reason or letter and letter:get_child_text("reason");
-end
+local leads_away = { href = true };
+local may_lead_away = { src = true, style = true, uri = true, url = true }; -- or name somebody, as in XEP-0372
+local is_shown = { desc = true, label = true, name = true, reason = true, title = true };
 
-local leads_somewhere = { href = true, uri = true, url = true };
-
--- Whatever else it is that a client may show: a form, a file, a request to confirm (XEP-0070), what a link is about.
-local function has_address_in(element)
-	if element.name == "field" and element.attr.var == "FORM_TYPE" then return false; end -- the name of a protocol
+local function has_link_beside_text(element)
 	for name, value in pairs(element.attr) do
-		if leads_somewhere[name] and value:find("://", 1, true) then return true; end
-	end
-	for _, child in ipairs(element) do
-		if type(child) == "string" then
-			if child:find("://", 1, true) then return true; end
-		elseif has_address_in(child) then
+		if leads_away[name] or may_lead_away[name] and value:find("://", 1, true)
+			or is_shown[name] and has_link_in(value) then
 			return true;
 		end
 	end
 	return false;
 end
 
-local function leads_away(message)
-	for child in message:childtags("reference", "urn:xmpp:reference:0") do
-		if child.attr.type == "data" then return true; end
-	end
-	local html = message:get_child("html", "http://jabber.org/protocol/xhtml-im");
-	return message:get_child("x", "jabber:x:oob") or message:get_child("file-sharing", "urn:xmpp:sfs:0")
-		or html and tostring(html):find("%f[%w]href=") or has_address_in(message);
-end
-
-local function has_link(sent)
-	for _, name in ipairs { "body", "subject", "status" } do
-		for child in sent:childtags(name) do -- one for each language
-			if has_link_in(child:get_text()) then return true; end
+-- The text of an element, with that of those within where clients take it together.
+local function text_of(element, is_whole)
+	local text = {};
+	for _, child in ipairs(element) do
+		if type(child) == "string" then
+			table.insert(text, child);
+		elseif is_whole then
+			table.insert(text, text_of(child, true));
 		end
 	end
-	if has_link_in(sent:get_child_text("nick", "http://jabber.org/protocol/nick")) or has_link_in(reason_of(sent)) then
-		return true;
+	return table.concat(text);
+end
+
+local function is_name_of_form(field, form)
+	return form.attr.xmlns == "jabber:x:data" and field.attr.var == "FORM_TYPE" and field.attr.type == "hidden";
+end
+
+local is_text = { body = true, status = true, subject = true };
+
+-- Whether there is a link in anything that a client may show: they differ in what they do.
+local function has_link(element)
+	if has_link_beside_text(element) or has_link_in(text_of(element, is_text[element.name])) then return true; end
+	for _, child in ipairs(element) do
+		if type(child) ~= "string" and not is_name_of_form(child, element) and has_link(child) then return true; end
 	end
-	return sent.name == "message" and leads_away(sent);
+	return false;
+end
+
+local function has_link_or_file(sent)
+	for child in sent:childtags("reference", "urn:xmpp:reference:0") do
+		if child.attr.type == "data" then return true; end
+	end
+	return sent:get_child("x", "jabber:x:oob") or sent:get_child("file-sharing", "urn:xmpp:sfs:0") or has_link(sent);
 end
 
 -- Who knows whom
@@ -178,8 +196,23 @@ local function hold_back(event, sender, kind, reason)
 	return true;
 end
 
+local beside_events = {
+	["http://jabber.org/protocol/address"] = true;
+	["http://jabber.org/protocol/pubsub#event"] = true;
+	["http://jabber.org/protocol/shim"] = true;
+	["urn:xmpp:delay"] = true;
+	["urn:xmpp:hints"] = true;
+	["urn:xmpp:sid:0"] = true;
+};
+
+-- What no person has written: an error, or an event of PubSub and nothing that a client would show.
 local function is_answer_or_event(stanza)
-	return stanza.attr.type == "error" or stanza:get_child("event", "http://jabber.org/protocol/pubsub#event");
+	if stanza.attr.type == "error" and stanza:get_child("error") then return true; end
+	if not stanza:get_child("event", "http://jabber.org/protocol/pubsub#event") then return false; end
+	for _, child in ipairs(stanza) do
+		if type(child) == "string" or not beside_events[child.attr.xmlns] then return false; end
+	end
+	return true;
 end
 
 local function bare_and_parts(address)
@@ -189,7 +222,7 @@ end
 
 -- What becomes of what somebody sends whom the recipient does not know.
 local function judge_unknown(event, from, to)
-	if not links_allowed and has_link(event.stanza) then
+	if not links_allowed and (has_link_or_file(event.stanza) or has_link_in(event.name)) then
 		return hold_back(event, from, "modify", event.stanza.name == "message" and "link" or "link_in_request");
 	elseif addressees.is_one_too_many(from, to) then
 		return hold_back(event, from, "wait", "many");
@@ -240,7 +273,9 @@ local function judge_letter(event)
 	local from, to = event.from, event.to;
 	local from_node, from_host = jid.split(from);
 	local to_node, to_host = jid.split(to);
-	if to_host == module.host then
+	if not to_node or is_service(from_node, from_host) then
+		return;
+	elseif to_host == module.host then
 		return from ~= to and not knows(to_node, from, from_host) and judge_unknown(event, from, to) or nil;
 	end
 	return not is_contact(from_node, to) and judge_departing(event, from, to) or nil;
