@@ -245,3 +245,22 @@ test("names in a letter are looked at, those of domains and of our services are 
 	prosody.hosts["bot.xmpp.example"] = { type = "component" };
 	expect(letter("bot.xmpp.example", "bob@xmpp.example", "https://example.org"), nil);
 end);
+
+test("no text or element takes longer than its length", function()
+	local length, deep = 16000, 2000;
+	local nested = body("hello");
+	for _ = 1, deep do nested = stanza("body", nil, nested, ("x"):rep(length / deep)); end
+	local function seconds_for(child)
+		local strangers, began = new_strangers(), os.clock();
+		for _ = 1, 3 do fate(strangers, message({}, child)); end
+		return os.clock() - began;
+	end
+	local plain = seconds_for(body(("hello you "):rep(length / 10)));
+	for _, text in ipairs {
+		("a"):rep(length) .. " ://", "a." .. ("1"):rep(length) .. " /", "1.1.1." .. ("1"):rep(length) .. " /";
+		("a."):rep(length / 2) .. " /", ("a@"):rep(length / 2) .. " /", ("1."):rep(length / 2) .. " /";
+	} do
+		expect(seconds_for(body(text)) < plain * 20, true);
+	end
+	expect(seconds_for(nested) < plain * 20, true);
+end);

@@ -35,32 +35,40 @@ module:default_permission("prosody:admin", ":address-anybody");
 
 -- Links
 
--- What a link has in it, which is quick to look for, and what it looks like.
+-- What a link has in it, which is quick to look for, and what it looks like. Strangers choose the text: in a pattern,
+-- what may repeat must not begin at any place, nor be followed by what it may contain, or the time goes by the square.
 local signs = {
-	["://"] = "%a[%w+.-]*://";
+	["://"] = "%w://";
 	["www."] = "%f[%w]www%.%w";
 	["xmpp:"] = "%f[%w]xmpp:%S";
 	["mailto:"] = "%f[%w]mailto:%S";
 };
 local letter = "[%a\128-\255]"; -- of any language, in UTF-8
-local paths = { "%.([%w\128-\255-]+):?%d*/%S", "%.([%w\128-\255-]+):?%d*[?#]%w" }; -- and the last label of the name
-local path_of_a_number = "%f[%d]%d+%.%d+%.%d+%.%d+:?%d*/%S"; -- an IP address
+local paths = {}; -- the last label of a name, and what follows it
+for _, rest in ipairs { "/%S", "[?#]%w", ":%d+/%S", ":%d+[?#]%w" } do
+	table.insert(paths, "[%w\128-\255]%.([%w\128-\255-]+)" .. rest);
+end
+local paths_of_numbers = { "%f[%d]%d+%.%d+%.%d+%.%d+/%S", "%f[%d]%d+%.%d+%.%d+%.%d+:%d+/%S" }; -- of IP addresses
 local address_of_a_session = "^[%w._%%+-]+@[%w.-]+/[^/]*$"; -- is none
 
 local function has_path(word)
 	if word:find(address_of_a_session) then return false; end
 	for _, path in ipairs(paths) do
-		local label = word:match(path);
-		if label and label:find(letter) then return true; end
+		for label in word:gmatch(path) do
+			if label:find(letter) then return true; end
+		end
 	end
-	return word:find(path_of_a_number) ~= nil;
+	for _, path in ipairs(paths_of_numbers) do
+		if word:find(path) then return true; end
+	end
+	return false;
 end
 
 -- What many clients write where one without OMEMO would show an empty message.
-local fallback = "https://conversations.im/omemo";
+local fallback = "https://conversations%.im/omemo";
 
 local function has_link_in(text)
-	text = (text or ""):lower():gsub(fallback, "", 1);
+	text = (text or ""):lower():gsub(fallback, " ", 1);
 	for sign, link in pairs(signs) do
 		if text:find(sign, 1, true) and text:find(link) then return true; end
 	end
@@ -86,17 +94,16 @@ local function has_link_beside_text(element)
 	return false;
 end
 
--- The text of an element, with that of those within where clients take it together.
-local function text_of(element, is_whole)
-	local text = {};
+-- Gathers the text of an element, with that of those within where clients take it together.
+local function gather_text(element, is_whole, text)
 	for _, child in ipairs(element) do
 		if type(child) == "string" then
 			table.insert(text, child);
 		elseif is_whole then
-			table.insert(text, text_of(child, true));
+			gather_text(child, true, text);
 		end
 	end
-	return table.concat(text);
+	return text;
 end
 
 local function is_name_of_form(field, form)
@@ -105,11 +112,16 @@ end
 
 local is_text = { body = true, status = true, subject = true };
 
--- Whether there is a link in anything that a client may show: they differ in what they do.
-local function has_link(element)
-	if has_link_beside_text(element) or has_link_in(text_of(element, is_text[element.name])) then return true; end
+-- Whether there is a link in anything that a client may show: they differ in what they do. What is within a text was
+-- looked at as a part of it.
+local function has_link(element, is_within)
+	local is_whole = not is_within and is_text[element.name];
+	local text = table.concat(gather_text(element, is_whole, {}));
+	if has_link_beside_text(element) or has_link_in(text) then return true; end
 	for _, child in ipairs(element) do
-		if type(child) ~= "string" and not is_name_of_form(child, element) and has_link(child) then return true; end
+		if type(child) ~= "string" and not is_name_of_form(child, element) and has_link(child, is_within or is_whole) then
+			return true;
+		end
 	end
 	return false;
 end
